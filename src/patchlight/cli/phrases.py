@@ -1,0 +1,50 @@
+"""The fixed words around what a command says, in each language."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+Language = Literal["en", "ja"]
+
+PHRASES: dict[Language, dict[str, str]] = {
+    "en": {
+        "error": "error",
+        "fix": "what to do",
+        "usage-fix": "see `{command} --help`",
+        "interrupted": "interrupted; everything finished so far is kept",
+        "interrupted-fix": "to go on, run it again: {command}",
+        "internal": "something went wrong inside Patchlight: {what}",
+        "internal-fix": "the details are in {log}; add --debug to see them here",
+        "internal-debug": "the details are above; please report them",
+        "valid": "{study} is valid: pack {pack} ({facts} facts), {warnings} warnings",
+        "status": "{id}: {title}: {done} of {planned} units done, {failed} failed",
+        "no-studies": "no study was begun in this workspace",
+        "verdict": "{name}: {kind}: {word} (grade {grade}; {facts} facts, {pairs} pairs)",
+        "report": "The report is at {report}\nTry next:",
+        "started": "Wrote {folder}. Run it with: patchlight run {study}",
+    },
+    "ja": {
+        "error": "エラー",
+        "fix": "対処",
+        "usage-fix": "`{command} --help` をご覧ください",
+        "interrupted": "中断しました。完了した計算はすべて保存されています",
+        "interrupted-fix": "再開するには、もう一度実行してください: {command}",
+        "internal": "Patchlight の内部でエラーが起きました: {what}",
+        "internal-fix": "詳細は {log} にあります。--debug を付けると画面に表示します",
+        "internal-debug": "詳細は上のとおりです。ご報告ください",
+        "valid": "{study} に問題はありません: パック {pack} (事実 {facts})、警告 {warnings} 件",
+        "status": "{id}: {title}: {planned} 単位中 {done} 完了、失敗 {failed}",
+        "no-studies": "このワークスペースではまだ研究が始められていません",
+        "verdict": "{name}: {kind}: {word} (証拠の等級 {grade}、事実 {facts} 件、対 {pairs} 組)",
+        "report": "レポート: {report}\n次に試せること:",
+        "started": "{folder} を作りました。実行するには: patchlight run {study}",
+    },
+}
+
+
+def locale_language() -> Language:
+    """Japanese where the environment's locale is Japanese, English anywhere else."""
+    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    chosen = next((name for name in names if name), "")
+    return "ja" if chosen.startswith("ja") else "en"

@@ -1,0 +1,1 @@
+"""Texts in: read, composed from a pack, split by document."""

@@ -1,0 +1,1 @@
+"""From effects to findings: statistics, indices, verdict."""

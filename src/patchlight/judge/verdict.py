@@ -1,0 +1,272 @@
+"""The verdict on one kind of knowledge: localised, distributed, undetermined, or no knowledge to localise.
+
+The rule is `judge`, read from the top. It sees the sites one at a time: what several sites do together is not
+measured yet, so a verdict is exploratory (grade C) at best, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from patchlight.judge.evidence import (
+    FACTS_IN_EACH_HALF,
+    LEVEL,
+    Candidate,
+    Evidence,
+    RankedMap,
+    find_candidates,
+    ranked_map,
+)
+from patchlight.judge.indices import cells_for_share, index_interval
+from patchlight.judge.statistics import cluster_bootstrap, fact_means
+from patchlight.records import Interval, Site
+from patchlight.verify.stability import JACCARD_BAR, top_stability
+
+Word = Literal["localised", "distributed", "undetermined", "no knowledge to localise"]
+Grade = Literal["A", "B", "C", "D"]
+
+# Placeholders of good sense, to be set by calibration on planted models (known truth); until then every
+# verdict carries the reason "thresholds-not-calibrated".
+KNOWN_FACTS = 5  # a model that answers fewer has nothing to localise
+TEMPLATES = 2  # one wording cannot tell the fact from its wording
+STRONG_SITE = 0.5  # localised: one site alone gives back, and alone takes away, half of the gap
+WEAK_SITE = 1 / 3  # distributed: no site alone gives back or takes away a third of it
+FEW_CELLS = 0.10  # localised: at most this part of the sites carries 80 % of the positive effect
+MANY_CELLS = 0.20  # distributed: at least this part of the sites is needed for it
+ADDED_UP = 0.5  # distributed: single effects add up to half of the gap, so no hidden backup need explain it
+CONFIRMED_SHARE = 0.5  # fewer of the candidates confirmed: the halves disagree
+SITES_OF_SPREAD = 3  # distributed: confirmed sites at least
+FACTS_FOR_COVERAGE = 40  # from here on the 95 % intervals were measured to cover 93 to 97 %
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A stable code and the numbers that the report's sentence for it is filled with."""
+
+    code: str
+    numbers: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of one kind of knowledge in one model, why, and why not more."""
+
+    kind: str
+    word: Word
+    grade: Grade
+    reasons: tuple[Reason, ...]
+    why_not_stronger: tuple[Reason, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+
+REASONS: Mapping[str, tuple[str, ...]] = {
+    # no knowledge to localise
+    "knows-too-few": ("known", "asked", "needed"),
+    # undetermined
+    "too-few-facts": ("discovery", "confirmation", "needed"),
+    "one-template": ("templates", "needed"),
+    "nothing-swept": (),
+    "no-control": (),
+    "nothing-to-rank": ("structural", "too_few_facts", "needed"),
+    "nothing-found": ("sites", "discovery", "level"),
+    "not-confirmed": ("candidates", "confirmed", "confirmation"),
+    "control-touches": ("site", "low", "control_high"),
+    "directions-disagree": ("site", "recovery", "damage"),
+    "between": ("site", "recovery", "damage", "share", "sum"),
+    # localised
+    "one-site-gives-back": ("site", "estimate", "low", "high", "n"),
+    "one-site-takes-away": ("site", "estimate", "low", "high", "n"),
+    "few-sites-carry": ("share", "high", "sites"),
+    # distributed
+    "no-strong-site": ("recovery_high", "damage_high", "bar"),
+    "many-sites-confirmed": ("confirmed", "layers"),
+    "many-sites-carry": ("share", "low", "sites"),
+    "single-effects-add-up": ("estimate", "low", "high", "n"),
+    # localised or distributed
+    "beats-control": ("site", "low", "control_high"),
+    # why not stronger
+    "joint-effect-not-measured": (),
+    "one-control-only": (),
+    "not-replicated": (),
+    "thresholds-not-calibrated": (),
+    "list-unstable": ("jaccard", "bar"),
+    "few-facts-for-intervals": ("facts", "needed"),
+    "sites-not-ranked": ("structural", "too_few_facts"),
+}
+"""Every reason's code with the names of its numbers; `site` is a site's name, shares are fractions."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the effect lies over all ranked sites, on all facts.
+
+    `share` is the part of the sites that carries 80 % of the positive effect, `total` the sum of the single
+    effects as a share of the gap; the highs are the largest upper limits of any one site.
+    """
+
+    share: Interval
+    total: Interval
+    recovery_high: float
+    damage_high: float
+
+
+def judge(evidence: Evidence, *, seed: int) -> Verdict:
+    """The verdict on one kind of knowledge; the same evidence and seed give the same verdict.
+
+    Want of evidence never raises: what is missing is the reason of an "undetermined".
+    """
+    lacking = _lacking(evidence)
+    if lacking is not None:
+        word: Word = "no knowledge to localise" if lacking.code == "knows-too-few" else "undetermined"
+        return Verdict(evidence.kind, word, "D", (lacking,))
+    ranked = ranked_map(evidence)
+    candidates = find_candidates(ranked, evidence, seed)
+    confirmed = tuple(candidate for candidate in candidates if candidate.confirmed)
+    word, reasons = _rule(evidence, ranked, candidates, confirmed, seed)
+    # a single-site map never shows what several sites do together: C is the most it can carry
+    grade: Grade = "D" if word == "undetermined" else "C"
+    limits = _why_not_stronger(evidence, ranked, len(confirmed), seed)
+    return Verdict(evidence.kind, word, grade, reasons, limits, candidates)
+
+
+def _rule(
+    evidence: Evidence,
+    ranked: RankedMap,
+    candidates: tuple[Candidate, ...],
+    confirmed: tuple[Candidate, ...],
+    seed: int,
+) -> tuple[Word, tuple[Reason, ...]]:
+    """The word and its reasons. Candidates come strongest first, by the discovery facts alone."""
+    missed = _nothing_held(evidence, ranked, candidates, confirmed)
+    if missed is not None:
+        return "undetermined", (missed,)
+    strongest = confirmed[0]
+    recovery, damage, control = strongest.recovery, strongest.damage, strongest.control
+    site = _name(strongest.site)
+    if recovery.low <= control.high:
+        return "undetermined", (_reason("control-touches", site=site, low=recovery.low, control_high=control.high),)
+    if _directions_disagree(recovery, damage):
+        numbers = {"recovery": recovery.estimate, "damage": damage.estimate}
+        return "undetermined", (_reason("directions-disagree", site=site, **numbers),)
+    spread = _spread(ranked, evidence, seed)
+    share = spread.share
+    beats = _reason("beats-control", site=site, low=recovery.low, control_high=control.high)
+    if min(recovery.low, damage.low) >= STRONG_SITE and share.high <= FEW_CELLS:
+        return "localised", (
+            _reason("one-site-gives-back", site=site, **_interval_numbers(recovery)),
+            _reason("one-site-takes-away", site=site, **_interval_numbers(damage)),
+            _reason("few-sites-carry", share=share.estimate, high=share.high, sites=len(ranked.sites)),
+            beats,
+        )
+    layers = len({candidate.site.layer for candidate in confirmed})
+    weak = max(spread.recovery_high, spread.damage_high) < WEAK_SITE
+    wide = len(confirmed) >= SITES_OF_SPREAD and layers > 1 and share.low >= MANY_CELLS
+    if weak and wide and spread.total.low >= ADDED_UP:
+        highs = {"recovery_high": spread.recovery_high, "damage_high": spread.damage_high}
+        return "distributed", (
+            _reason("no-strong-site", **highs, bar=WEAK_SITE),
+            _reason("many-sites-confirmed", confirmed=len(confirmed), layers=layers),
+            _reason("many-sites-carry", share=share.estimate, low=share.low, sites=len(ranked.sites)),
+            _reason("single-effects-add-up", **_interval_numbers(spread.total)),
+            beats,
+        )
+    shares = {"share": share.estimate, "sum": spread.total.estimate}
+    numbers = {"recovery": recovery.estimate, "damage": damage.estimate, **shares}
+    return "undetermined", (_reason("between", site=site, **numbers),)
+
+
+def _lacking(evidence: Evidence) -> Reason | None:
+    """What the evidence lacks before any site is looked at."""
+    known, asked = len(set(evidence.facts)), evidence.facts_asked
+    if known == 0 or known < KNOWN_FACTS <= asked:
+        return _reason("knows-too-few", known=known, asked=asked, needed=KNOWN_FACTS)
+    confirmation = len(set(evidence.facts) & evidence.confirmation)
+    discovery = known - confirmation
+    if min(discovery, confirmation) < FACTS_IN_EACH_HALF:
+        halves = {"discovery": discovery, "confirmation": confirmation}
+        return _reason("too-few-facts", **halves, needed=FACTS_IN_EACH_HALF)
+    if len(set(evidence.templates)) < TEMPLATES:
+        return _reason("one-template", templates=len(set(evidence.templates)), needed=TEMPLATES)
+    if not evidence.components:
+        return _reason("nothing-swept")
+    if any(part.control is None for part in evidence.components.values()):
+        return _reason("no-control")
+    return None
+
+
+def _nothing_held(
+    evidence: Evidence, ranked: RankedMap, candidates: tuple[Candidate, ...], confirmed: tuple[Candidate, ...]
+) -> Reason | None:
+    """Why no confirmed site can be spoken of, where that is so."""
+    if not ranked.sites:
+        left_out = {"structural": ranked.structural, "too_few_facts": ranked.too_few_facts}
+        return _reason("nothing-to-rank", **left_out, needed=FACTS_IN_EACH_HALF)
+    confirmation = len(set(evidence.facts) & evidence.confirmation)
+    if not candidates:
+        discovery = len(set(evidence.facts)) - confirmation
+        return _reason("nothing-found", sites=len(ranked.sites), discovery=discovery, level=LEVEL)
+    if len(confirmed) < CONFIRMED_SHARE * len(candidates):
+        counts = {"candidates": len(candidates), "confirmed": len(confirmed)}
+        return _reason("not-confirmed", **counts, confirmation=confirmation)
+    return None
+
+
+def _directions_disagree(recovery: Interval, damage: Interval) -> bool:
+    """Sufficient but not necessary (a backup stands by), or necessary but not sufficient (helpers are)."""
+    backup = recovery.low >= STRONG_SITE > damage.high
+    helpers = damage.low >= STRONG_SITE > recovery.high
+    return damage.low <= 0 or backup or helpers
+
+
+def _spread(ranked: RankedMap, evidence: Evidence, seed: int) -> Spread:
+    everything = np.nan_to_num(ranked.recovery)
+    total = cluster_bootstrap(everything.sum(axis=1), evidence.gaps, evidence.facts, seed=seed)
+    recovery, damage = (
+        cluster_bootstrap(effects, evidence.gaps, evidence.facts, seed=seed)
+        for effects in (ranked.recovery, ranked.damage)
+    )
+    return Spread(
+        share=index_interval(cells_for_share, ranked.recovery, evidence.facts, seed=seed),
+        total=total.at(),
+        recovery_high=float(recovery.high.max()),
+        damage_high=float(damage.high.max()),
+    )
+
+
+def _why_not_stronger(evidence: Evidence, ranked: RankedMap, confirmed: int, seed: int) -> tuple[Reason, ...]:
+    limits = [
+        _reason(code)
+        for code in (
+            "joint-effect-not-measured",
+            "one-control-only",
+            "not-replicated",
+            "thresholds-not-calibrated",
+        )
+    ]
+    if confirmed:
+        jaccard = top_stability(fact_means(ranked.contrast, evidence.facts), confirmed, seed=seed)
+        if jaccard < JACCARD_BAR:
+            limits.append(_reason("list-unstable", jaccard=jaccard, bar=JACCARD_BAR))
+    facts = len(set(evidence.facts))
+    if facts < FACTS_FOR_COVERAGE:
+        limits.append(_reason("few-facts-for-intervals", facts=facts, needed=FACTS_FOR_COVERAGE))
+    left_out = {"structural": ranked.structural, "too_few_facts": ranked.too_few_facts}
+    if any(left_out.values()):
+        limits.append(_reason("sites-not-ranked", **left_out))
+    return tuple(limits)
+
+
+def _reason(code: str, **numbers: float | int | str) -> Reason:
+    return Reason(code, numbers)
+
+
+def _name(site: Site) -> str:
+    return f"blocks.{site.layer}.{site.component}@{site.position}"
+
+
+def _interval_numbers(interval: Interval) -> dict[str, float | int | str]:
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}

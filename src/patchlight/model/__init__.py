@@ -1,0 +1,1 @@
+"""A model whose insides have names: loaded, proven, fine-tuned."""

@@ -1,0 +1,178 @@
+"""A loaded model whose insides have names, read through the table of families."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from patchlight.errors import InputError
+from patchlight.model.families import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Settings that say where a model came from or how it is run, not what it computes.
+PASSING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
+
+
+class Model:
+    """A loaded causal language model seen through the table of families; `hf` stays a stock module in eval mode.
+
+    Raises InputError where the architecture is not in the table, a component of its entry is missing, the model
+    is not a causal decoder, or its weights are quantised.
+    """
+
+    def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.hf, self.tokenizer, self.name = hf.eval(), tokenizer, name
+        self.config = hf.config.get_text_config(decoder=True)
+        self.family = _family(hf, self.config, name)
+        self.layers: list[nn.Module] = list(self._module(hf, self.family.layers, "layers"))
+        self.embed: nn.Module = self._module(hf, self.family.embed, "embed")
+        self.final_norm: nn.Module = self._module(hf, self.family.final_norm, "final_norm")
+        for component in ("attn_proj", "attn_out", "mlp_proj", "mlp_out"):
+            if getattr(self.family, component) is not None:
+                self.part(component, 0)
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {self.config.model_type}, {self.n_layers} layers, width {self.width}, {self.dtype})"
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.layers)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads in a block."""
+        return int(self.config.num_attention_heads)
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Number of key and value heads in a block (fewer than `n_heads` under grouped-query attention)."""
+        return int(getattr(self.config, "num_key_value_heads", None) or self.n_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return int(getattr(self.config, "head_dim", None) or self.width // self.n_heads)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def context(self) -> int | None:
+        """The longest prompt in tokens, None where the configuration states none."""
+        for setting in ("max_position_embeddings", "max_seq_len"):
+            if getattr(self.config, setting, None):
+                return int(getattr(self.config, setting))
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first weights lie."""
+        return next(self.hf.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the model's first weights."""
+        return next(self.hf.parameters()).dtype
+
+    @property
+    def parallel(self) -> bool:
+        """True where attention and MLP read the same input, so that there is no `resid_mid`."""
+        setting = self.family.parallel
+        if not isinstance(setting, str):
+            return setting
+        # Falcon's newer blocks are parallel whatever the older setting says.
+        return bool(getattr(self.config, setting) or getattr(self.config, "new_decoder_architecture", False))
+
+    @property
+    def residual_scale(self) -> float:
+        """The factor on a sublayer's output when it is added to the residual stream."""
+        return float(self._setting(self.family.residual_scale, 1.0))
+
+    def part(self, component: str, layer: int) -> nn.Module:
+        """The module of a block that the family's entry names for a component.
+
+        Raises InputError where the component is not there.
+        """
+        path = getattr(self.family, component)
+        if path is None:
+            what = f"models of type {self.config.model_type} have no {component}"
+            raise InputError("model-no-component", what, where=self.name, fix="choose another component")
+        return self._module(self.layers[layer], path, component)
+
+    def normed(self, stream: Float[Tensor, "*row width"]) -> Float[Tensor, "*row width"]:
+        """The residual stream after the final norm."""
+        normed: Tensor = self.final_norm(stream)
+        return normed
+
+    def logits(self, normed: Float[Tensor, "row width"]) -> Float[Tensor, "row token"]:
+        """The logits that the model gives to final, normed activations."""
+        return self._scaled(self.hf.get_output_embeddings()(normed))
+
+    def answer_logits(
+        self, normed: Float[Tensor, "row width"], tokens: Int[Tensor, "row answer"]
+    ) -> Float[Tensor, "row answer"]:
+        """The logits of a few tokens a row, without unembedding the whole vocabulary."""
+        head = self.hf.get_output_embeddings()
+        logits = torch.einsum("rw,raw->ra", normed, head.weight[tokens])
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[tokens]
+        return self._scaled(logits)
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 over configuration, weights and tokenizer: what the model computes, wherever it lies."""
+        whole = hashlib.sha256()
+        config = {key: value for key, value in self.hf.config.to_dict().items() if key not in PASSING}
+        whole.update(json.dumps(config, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.hf.state_dict().items()):
+            whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        whole.update(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
+        return whole.hexdigest()
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        logits = logits * self._setting(self.family.logit_scale, 1.0)
+        logits = logits / self._setting(self.family.logit_divisor, 1.0)
+        cap = self._setting(self.family.logit_softcap, None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _setting(self, name: str | None, otherwise: Any) -> Any:
+        return otherwise if name is None else getattr(self.config, name)
+
+    def _module(self, root: nn.Module, path: str, component: str) -> Any:
+        try:
+            return root.get_submodule(path)
+        except AttributeError as error:
+            what = f"no {component} at {path!r} in a model of type {self.config.model_type}"
+            fix = "correct the entry of this type in FAMILIES (patchlight/model/families.py)"
+            raise InputError("model-no-component", what, where=self.name, fix=fix) from error
+
+
+def _family(hf: PreTrainedModel, config: Any, name: str) -> Family:
+    if getattr(hf.config, "is_encoder_decoder", False) or hf.get_output_embeddings() is None:
+        what = f"{type(hf).__name__} is not a causal language model with one decoder"
+        raise InputError("model-not-causal", what, where=name, fix="choose a decoder such as GPT-2 or Llama")
+    if getattr(hf, "quantization_method", None) is not None or getattr(hf, "is_quantized", False):
+        what = "the weights are quantised, so that patches would not be exact"
+        raise InputError("model-quantised", what, where=name, fix="load the model unquantised")
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        what = f"models of type {config.model_type!r} are not in the table, so that `layers` cannot be found"
+        fix = "add an entry to FAMILIES (patchlight/model/families.py), then run `patchlight doctor --model`"
+        raise InputError("model-unknown-family", what, where=name, fix=fix)
+    for setting, value in family.required:
+        if getattr(config, setting) != value:
+            what = f"models of type {config.model_type} are known with {setting}={value!r} only"
+            raise InputError("model-unknown-variant", what, where=name, fix="choose another model of this family")
+    return family

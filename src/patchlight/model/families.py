@@ -1,0 +1,139 @@
+"""The table of architectures: where each component of a decoder block lives, by Hugging Face model type.
+
+Paths are attribute paths; those of a block begin at the block. Adding an architecture is an entry in `FAMILIES`
+and no code: `anatomy.prove` then shows on the loaded model whether the entry is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the components of one architecture are.
+
+    `attn_out` and `mlp_out` are the modules whose outputs are added to the residual stream (a norm, where the block
+    normalises after the sublayer). `head_out` is the input of `attn_proj`, one slice per head; `mlp_hidden` is the
+    input of `mlp_proj`, None where a mixture of experts has no single hidden layer.
+    `parallel` says that the MLP reads the block's input, so that there is no `resid_mid`; a string names the
+    setting of the model's configuration that decides it. The last four name settings, too.
+    """
+
+    layers: str
+    embed: str
+    final_norm: str
+    attn_proj: str
+    attn_out: str
+    mlp_proj: str | None
+    mlp_out: str
+    interface: bool = True  # attention goes through transformers' attention interface
+    parallel: bool | str = False
+    residual_scale: str | None = None  # sublayer outputs are multiplied by it before they are added
+    logit_scale: str | None = None  # logits are multiplied by it
+    logit_divisor: str | None = None
+    logit_softcap: str | None = None
+    required: tuple[tuple[str, object], ...] = ()  # settings without which this entry does not hold
+
+
+GPT2 = Family(
+    layers="transformer.h",
+    embed="transformer.wte",
+    final_norm="transformer.ln_f",
+    attn_proj="attn.c_proj",
+    attn_out="attn.c_proj",
+    mlp_proj="mlp.c_proj",
+    mlp_out="mlp.c_proj",
+)
+LLAMA = Family(
+    layers="model.layers",
+    embed="model.embed_tokens",
+    final_norm="model.norm",
+    attn_proj="self_attn.o_proj",
+    attn_out="self_attn.o_proj",
+    mlp_proj="mlp.down_proj",
+    mlp_out="mlp.down_proj",
+)
+SANDWICH = replace(LLAMA, attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm")
+EXPERTS = replace(LLAMA, mlp_proj=None, mlp_out="mlp")
+BLOOM = Family(
+    layers="transformer.h",
+    embed="transformer.word_embeddings",
+    final_norm="transformer.ln_f",
+    attn_proj="self_attention.dense",
+    attn_out="self_attention.dense",
+    mlp_proj="mlp.dense_4h_to_h",
+    mlp_out="mlp.dense_4h_to_h",
+    interface=False,
+    required=(("apply_residual_connection_post_layernorm", False),),
+)
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": GPT2,
+    "gptj": replace(
+        GPT2,
+        attn_proj="attn.out_proj",
+        attn_out="attn.out_proj",
+        mlp_proj="mlp.fc_out",
+        mlp_out="mlp.fc_out",
+        interface=False,
+        parallel=True,
+    ),
+    "gpt_neox": Family(
+        layers="gpt_neox.layers",
+        embed="gpt_neox.embed_in",
+        final_norm="gpt_neox.final_layer_norm",
+        attn_proj="attention.dense",
+        attn_out="attention.dense",
+        mlp_proj="mlp.dense_4h_to_h",
+        mlp_out="mlp.dense_4h_to_h",
+        parallel="use_parallel_residual",
+    ),
+    "opt": Family(
+        layers="model.decoder.layers",
+        embed="model.decoder.embed_tokens",
+        final_norm="model.decoder.final_layer_norm",
+        attn_proj="self_attn.out_proj",
+        attn_out="self_attn.out_proj",
+        mlp_proj="fc2",
+        mlp_out="fc2",
+        required=(("do_layer_norm_before", True),),
+    ),
+    "bloom": BLOOM,
+    "falcon": replace(BLOOM, parallel="parallel_attn", required=()),
+    "mpt": replace(
+        BLOOM,
+        layers="transformer.blocks",
+        embed="transformer.wte",
+        final_norm="transformer.norm_f",
+        attn_proj="attn.out_proj",
+        attn_out="attn.out_proj",
+        mlp_proj="ffn.down_proj",
+        mlp_out="ffn.down_proj",
+        required=(),
+    ),
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "gemma": LLAMA,
+    "gemma2": replace(SANDWICH, logit_softcap="final_logit_softcapping"),
+    "gemma3_text": replace(SANDWICH, logit_softcap="final_logit_softcapping"),
+    "olmo2": SANDWICH,
+    "granite": replace(LLAMA, residual_scale="residual_multiplier", logit_divisor="logits_scaling"),
+    "phi": replace(
+        LLAMA,
+        final_norm="model.final_layernorm",
+        attn_proj="self_attn.dense",
+        attn_out="self_attn.dense",
+        mlp_proj="mlp.fc2",
+        mlp_out="mlp.fc2",
+        parallel=True,
+    ),
+    "phi3": LLAMA,
+    "starcoder2": replace(LLAMA, mlp_proj="mlp.c_proj", mlp_out="mlp.c_proj"),
+    "smollm3": LLAMA,
+    "mixtral": EXPERTS,
+    "qwen2_moe": EXPERTS,
+    "qwen3_moe": EXPERTS,
+}

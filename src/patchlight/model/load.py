@@ -1,0 +1,265 @@
+"""Models from where people keep them: the hub, a local folder, a GGUF file, an installed package.
+
+Weights come from safetensors or GGUF only; pickled weights and code from a repository are refused, never run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.quantization_config import GgufConfig
+
+from patchlight.errors import EnvironmentProblem, InputError
+from patchlight.model.anatomy import Model
+from patchlight.model.source import PICKLES, find_source, first_line, pickle_refused, quiet
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+
+
+def load_model(
+    source: str | Path, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None
+) -> Model:
+    """A causal language model with its tokenizer, in eval mode and without gradients.
+
+    `source` is a hub id, a local folder, a `.gguf` file, or `package:<name>` for the one GGUF file inside an
+    installed Python package. `revision` pins a hub id to a branch, tag or commit. GGUF weights are unpacked.
+    Raises InputError for a source that cannot be used, EnvironmentProblem for what this machine lacks.
+    """
+    torch_dtype, torch_device = _dtype(dtype), _device(device)
+    place = find_source(source, revision)
+    with quiet():
+        read = _read_gguf if place.is_file() else _read_folder
+        hf, tokenizer = read(place, torch_dtype)
+    _check_vocabulary(hf, tokenizer, place)
+    _check_finite(hf, place)
+    return Model(hf.to(torch_device).requires_grad_(False).eval(), tokenizer, str(source))
+
+
+def random_init(model: Model, seed: int) -> Model:
+    """A model of the same architecture and tokenizer that knows nothing: fresh random weights from `seed`."""
+    config = copy.deepcopy(model.hf.config)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    hf = hf.to(device=model.hf.device, dtype=model.hf.dtype).requires_grad_(False).eval()
+    return Model(hf, model.tokenizer, f"{model.name} at random init, seed {seed}")
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Writes weights (safetensors), config and tokenizer into `folder`, whole or not at all.
+
+    Raises InputError where `folder` already holds something, EnvironmentProblem where it cannot be written.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(
+            "model-folder-taken",
+            "there is already something here",
+            where=str(folder),
+            fix="name a new folder",
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as unfinished, quiet():
+            written = Path(unfinished) / "model"
+            model.hf.save_pretrained(written)
+            model.tokenizer.save_pretrained(written)
+            written.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise EnvironmentProblem(
+            "model-not-written",
+            f"the model could not be written: {error}",
+            where=str(folder),
+            fix="check free space and permissions",
+        ) from error
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise InputError(
+            "model-unknown-dtype", f"'{name}' is not a number format", fix=f"use one of {', '.join(DTYPES)}"
+        )
+    return DTYPES[name]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where CUDA is not built in
+        raise EnvironmentProblem(
+            "model-device-missing",
+            f"device '{name}' cannot be used here: {first_line(error)}",
+            fix="use 'cpu'",
+        ) from error
+    return device
+
+
+def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model and tokenizer in a Hugging Face folder, every weight from its safetensors files."""
+    _check_files(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InputError(
+            "model-config",
+            f"config.json cannot be used: {first_line(error)}",
+            where=str(folder / "config.json"),
+            fix="only architectures that transformers itself contains are run, never code from a repository",
+        ) from error
+    _check_causal(config, folder)
+    try:
+        hf, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            "model-weights",
+            f"the weights cannot be read: {first_line(error)}",
+            where=str(folder),
+            fix="copy or download the folder again",
+        ) from error
+    _check_complete(loading, folder)
+    return hf, _read_tokenizer(folder)
+
+
+def _read_gguf(file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model and tokenizer in a GGUF file, weights unpacked so that it can be saved and trained."""
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise InputError(
+                "model-not-gguf", "this is not a GGUF file", where=str(file), fix="download it again"
+            )
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # the reader draws a bar that no setting reaches
+            hf, loading = transformers.AutoModelForCausalLM.from_pretrained(
+                file.parent,
+                gguf_file=file.name,
+                dtype=dtype,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (ValueError, KeyError, IndexError, TypeError, OSError, RuntimeError, struct.error) as error:
+        raise InputError(
+            "model-gguf",
+            f"the GGUF file cannot be read: {first_line(error)}",
+            where=str(file),
+            fix="download it again; if it is whole, its architecture is not one that transformers reads",
+        ) from error
+    _check_complete(loading, file)
+    return hf, tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise InputError(
+            "model-tokenizer-missing",
+            "the folder holds no tokenizer",
+            where=str(folder),
+            fix=f"add the model's {_TOKENIZER_FILES[0]}",
+        )
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            "model-tokenizer",
+            f"the tokenizer cannot be read: {first_line(error)}",
+            where=str(folder),
+            fix="copy the tokenizer files again",
+        ) from error
+
+
+def _check_files(folder: Path) -> None:
+    names = {file.name for file in folder.iterdir()}
+    if "adapter_config.json" in names:
+        raise InputError(
+            "model-adapter",
+            "this folder holds an adapter, not a whole model",
+            where=str(folder),
+            fix="merge it into its base model with peft and save the result",
+        )
+    if "config.json" not in names:
+        raise InputError(
+            "model-config-missing",
+            "the folder holds no config.json",
+            where=str(folder),
+            fix="give the folder that `save_pretrained` wrote",
+        )
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = sorted(name for name in names if Path(name).suffix in PICKLES)
+        if pickled:
+            raise pickle_refused(folder / pickled[0])
+        raise InputError(
+            "model-weights-missing",
+            "the folder holds no safetensors weights",
+            where=str(folder),
+            fix="download the .safetensors files too",
+        )
+
+
+def _check_causal(config: Any, folder: Path) -> None:
+    """Refuses what does not predict the next token from the left: encoders, encoder-decoders, classifiers."""
+    named = list(getattr(config, "architectures", None) or [])
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    unknown = config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if unknown or config.is_encoder_decoder or (named and not causal.intersection(named)):
+        raise InputError(
+            "model-not-causal",
+            f"{named[0] if named else config.model_type} is not a causal language model",
+            where=str(folder / "config.json"),
+            fix="use a model that predicts the next token, such as GPT-2 or Llama",
+        )
+
+
+def _check_complete(loading: dict[str, Any], place: Path) -> None:
+    if missing := loading["missing_keys"]:
+        raise InputError(
+            "model-weights-missing",
+            f"{len(missing)} weights are missing, e.g. {min(missing)}",
+            where=str(place),
+            fix="copy or download it again; random values are never filled in",
+        )
+
+
+def _check_vocabulary(hf: Any, tokenizer: Any, place: Path) -> None:
+    rows = hf.get_input_embeddings().num_embeddings
+    needed = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if not 0 < needed <= rows:
+        raise InputError(
+            "model-tokenizer-mismatch",
+            f"the tokenizer needs {needed} rows of embeddings, the model has {rows}",
+            where=str(place),
+            fix="use the tokenizer that belongs to this model",
+        )
+
+
+def _check_finite(hf: Any, place: Path) -> None:
+    for name, weight in hf.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise InputError(
+                "model-weights-not-finite",
+                f"{name} holds NaN or infinity",
+                where=str(place),
+                fix="copy the file again, or load it with a wider dtype",
+            )

@@ -1,0 +1,1 @@
+"""Domain packs: facts, templates, distractors; read with line numbers, checked, built in."""

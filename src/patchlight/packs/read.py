@@ -1,0 +1,62 @@
+"""Reads a domain pack: a YAML file, or one that comes with Patchlight."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from patchlight.errors import InputError
+from patchlight.packs.check import Problem, check_pack
+from patchlight.packs.spec import Pack, PackFile
+from patchlight.packs.yaml_source import parse_source, read_source, suggestion
+
+LISTED = 20  # problems printed for one pack; more are counted
+
+
+def builtin_packs() -> list[str]:
+    """The names of the packs that come with Patchlight."""
+    folder = resources.files("patchlight.packs") / "builtin"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_pack(source: str | Path) -> Pack:
+    """The pack of a YAML file or of a built-in name (`epilepsy`), with no error left in it.
+
+    Raises InputError with file:line:column for each error of form or content; warnings are `check_pack`'s.
+    """
+    pack = parse_pack(source)
+    errors = [problem for problem in check_pack(pack) if problem.severity == "error"]
+    if errors:
+        raise _refused(errors)
+    return pack
+
+
+def parse_pack(source: str | Path) -> Pack:
+    """The pack as written: its form is right, its content is unchecked (see `check_pack`).
+
+    Raises InputError where the file cannot be read or a key or value has the wrong form.
+    """
+    name = str(source)
+    if name in builtin_packs():
+        entry = resources.files("patchlight.packs") / "builtin" / f"{name}.yaml"
+        read = parse_source(entry.read_text(encoding="utf-8"), Path(str(entry)), PackFile, "pack")
+    else:
+        _refuse_unknown_name(name)
+        read = read_source(source, PackFile, "pack")
+    return Pack(read.value, read.places)
+
+
+def _refuse_unknown_name(name: str) -> None:
+    if Path(name).suffix in {".yaml", ".yml"} or Path(name).exists():
+        return
+    known = builtin_packs()
+    fix = suggestion(name, known) or f"give a .yaml file or one of: {', '.join(known)}"
+    raise InputError("pack-not-found", f"no pack file and no built-in pack is called {name!r}", fix=fix)
+
+
+def _refused(errors: list[Problem]) -> InputError:
+    first, others = errors[0], errors[1:]
+    lines = [f"\n  also: {each.where}: {each.what} [{each.code}]" for each in others[: LISTED - 1]]
+    if len(errors) > LISTED:
+        lines.append(f"\n  and {len(errors) - LISTED} more")
+    return InputError(first.code, first.what + "".join(lines), where=first.where, fix=first.fix)

@@ -1,0 +1,1 @@
+"""Questions the model can be asked: clean and corrupted prompts, aligned token by token, screened."""

@@ -1,0 +1,221 @@
+"""Which token answers to which: a pair as two rows of token ids with roles and words.
+
+Prompt and answer are encoded together, so that a merge over their border is seen and refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from patchlight.errors import InputError
+from patchlight.packs.wording import mentions
+from patchlight.records import Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PART = "·"  # shown for a token that only completes a character already shown
+
+
+class AlignmentRefused(InputError):
+    """A pair cannot be measured as it stands; `reason` is short and stable, so that it can be counted."""
+
+    def __init__(self, reason: str, what: str, *, pair: Pair, fix: str = "") -> None:
+        code = "pair-" + re.sub(r"[^a-z]+", "-", reason.replace("'", "").lower()).strip("-")
+        super().__init__(code, what, where=f"pair {pair.clean!r}", fix=fix)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A pair in tokens: both rows have the same length and the same roles.
+
+    `correct_id` and `wrong_id` are the first tokens of the answers as they follow the prompts. `differing`
+    lists the positions whose tokens differ. `roles` (per position): bos, before, subject_first, subject_mid,
+    subject_last, relation, last. `words` and `corrupted_words`: what a token adds to the text, as read.
+    """
+
+    clean_ids: tuple[int, ...]
+    corrupted_ids: tuple[int, ...]
+    correct_id: int
+    wrong_id: int
+    differing: tuple[int, ...]
+    roles: tuple[str, ...]
+    words: tuple[str, ...]
+    corrupted_words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A text in tokens, without the special tokens a tokenizer appends (an end-of-text ends no prompt)."""
+
+    text: str
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]  # characters of `text` behind each token
+    added: tuple[bool, ...]  # the tokenizer put this token in front
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """The token ids of a prompt: special tokens in front as the tokenizer adds them, none behind.
+
+    Raises InputError `pair-slow-tokenizer` where the tokenizer cannot say which characters a token covers.
+    """
+    return _encode(tokenizer, text).ids
+
+
+def align(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Alignment:
+    """The pair in tokens, position by position.
+
+    Raises AlignmentRefused, with the reason, where the prompts do not have the same number of tokens and the
+    same roles, or where the answers are not told apart by their first token.
+    """
+    clean, corrupted = _encode(tokenizer, pair.clean), _encode(tokenizer, pair.corrupted)
+    if len(clean.ids) != len(corrupted.ids):
+        counts = f"{len(clean.ids)} and {len(corrupted.ids)}"
+        tokens = " against ".join("|".join(_words(tokenizer, prompt)) for prompt in (clean, corrupted))
+        what = f"different token counts ({counts}): {tokens}"
+        _refuse(pair, "different token counts", what, "choose subjects that have the same number of tokens")
+    differing = tuple(i for i, ids in enumerate(zip(clean.ids, corrupted.ids, strict=True)) if ids[0] != ids[1])
+    if not differing:
+        _refuse(pair, "prompts are the same", "clean and corrupted prompt are the same in tokens")
+    correct_id, wrong_id = _answer_ids(tokenizer, pair, clean, corrupted)
+    return Alignment(
+        clean_ids=clean.ids,
+        corrupted_ids=corrupted.ids,
+        correct_id=correct_id,
+        wrong_id=wrong_id,
+        differing=differing,
+        roles=_roles(pair, clean, corrupted, differing),
+        words=_words(tokenizer, clean),
+        corrupted_words=_words(tokenizer, corrupted),
+    )
+
+
+def refuse_leak(tokenizer: PreTrainedTokenizerBase, pair: Pair, alignment: Alignment) -> None:
+    """Nothing, or AlignmentRefused where an answer stands in a prompt (guard 5 of the method).
+
+    An answer stands in a prompt as a word (whatever the case; anywhere in scripts that write no spaces), or
+    by its first token. A first token that is only part of a character says nothing and is passed over.
+    """
+    for answer, token in ((pair.correct, alignment.correct_id), (pair.wrong, alignment.wrong_id)):
+        for prompt, ids in ((pair.clean, alignment.clean_ids), (pair.corrupted, alignment.corrupted_ids)):
+            if mentions(prompt, answer):
+                _refuse(pair, "answer in the prompt", f"the answer {answer.strip()!r} stands in {prompt!r}")
+            if token in ids and "\ufffd" not in tokenizer.decode([token]):
+                piece = tokenizer.decode([token])
+                what = f"{piece!r}, the first token of the answer {answer.strip()!r}, stands in {prompt!r}"
+                _refuse(pair, "answer's first token in the prompt", what)
+
+
+def _refuse(pair: Pair, reason: str, what: str, fix: str = "write the pair with other words") -> NoReturn:
+    raise AlignmentRefused(reason, what, pair=pair, fix=fix)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> _Encoded:
+    if not tokenizer.is_fast:
+        what = f"{type(tokenizer).__name__} cannot say which characters a token covers"
+        raise InputError("pair-slow-tokenizer", what, fix="load the model with its fast tokenizer (tokenizer.json)")
+    coded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    special = [bool(flag) for flag in coded["special_tokens_mask"]]
+    end = len(special)
+    while end and special[end - 1]:
+        end -= 1
+    end = end or len(special)  # an empty text: what stands there was put in front
+    spans = tuple((int(start), int(stop)) for start, stop in coded["offset_mapping"][:end])
+    return _Encoded(text, tuple(coded["input_ids"][:end]), spans, tuple(special[:end]))
+
+
+def _answer_ids(
+    tokenizer: PreTrainedTokenizerBase, pair: Pair, clean: _Encoded, corrupted: _Encoded
+) -> tuple[int, int]:
+    correct = _first_token(tokenizer, pair, clean, pair.correct)
+    wrong = _first_token(tokenizer, pair, clean, pair.wrong)
+    if correct == wrong:
+        what = f"{pair.correct!r} and {pair.wrong!r} share their first token {tokenizer.decode([correct])!r}"
+        _refuse(pair, "answers share their first token", what, "choose another wrong answer")
+    after_corrupted = tuple(_first_token(tokenizer, pair, corrupted, answer) for answer in (pair.correct, pair.wrong))
+    if after_corrupted != (correct, wrong):
+        what = "the answers begin with other tokens after the corrupted prompt than after the clean one"
+        _refuse(pair, "answers are cut differently", what)
+    return correct, wrong
+
+
+def _first_token(tokenizer: PreTrainedTokenizerBase, pair: Pair, prompt: _Encoded, answer: str) -> int:
+    whole = encode(tokenizer, prompt.text + answer)
+    before = len(prompt.ids)
+    if whole[:before] != prompt.ids:
+        what = f"the answer {answer!r} merges with the end of {prompt.text!r} into other tokens"
+        fix = "end the prompt before the space, and begin the answer with it"
+        _refuse(pair, "answer merges with the prompt", what, fix)
+    if len(whole) == before:
+        _refuse(pair, "empty answer", f"the answer {answer!r} adds no token", "write the answer out")
+    return whole[before]
+
+
+def _roles(pair: Pair, clean: _Encoded, corrupted: _Encoded, differing: Sequence[int]) -> tuple[str, ...]:
+    span = _subject_span(pair, clean, pair.subject, differing)
+    corrupted_span = _subject_span(pair, corrupted, pair.corrupted_subject, differing)
+    if pair.subject and pair.corrupted_subject and span != corrupted_span:
+        what = f"the subject is tokens {_from_to(span)} in one prompt, {_from_to(corrupted_span)} in the other"
+        _refuse(pair, "different token roles", what, "choose subjects that have the same number of tokens")
+    if not pair.subject and pair.corrupted_subject:
+        span = corrupted_span
+    return tuple(_role(position, span, clean) for position in range(len(clean.ids)))
+
+
+def _from_to(span: tuple[int, int]) -> str:
+    return f"{span[0] + 1} to {span[1] + 1}"
+
+
+def _role(position: int, span: tuple[int, int], prompt: _Encoded) -> str:
+    first, last = span
+    if position == len(prompt.ids) - 1:
+        return "last"
+    if prompt.added[position]:
+        return "bos"
+    if position < first:
+        return "before"
+    if position > last:
+        return "relation"
+    if position == last:
+        return "subject_last"
+    return "subject_first" if position == first else "subject_mid"
+
+
+def _subject_span(pair: Pair, prompt: _Encoded, subject: str, differing: Sequence[int]) -> tuple[int, int]:
+    """First and last position of the subject (the mention that differs), or of all that differs."""
+    subject = subject.strip()
+    if not subject:
+        return differing[0], differing[-1]
+    spans = [_positions(prompt, found.start(), found.end()) for found in re.finditer(re.escape(subject), prompt.text)]
+    mentioned = [(span[0], span[-1]) for span in spans if span]
+    if not mentioned:
+        what = f"the subject {subject!r} is not in the prompt {prompt.text!r}"
+        _refuse(pair, "subject not found in the prompt", what, "write the subject as it stands in the prompt")
+    return next((span for span in mentioned if any(span[0] <= i <= span[1] for i in differing)), mentioned[0])
+
+
+def _positions(prompt: _Encoded, start: int, end: int) -> list[int]:
+    """The tokens over these characters; the space before a word is part of it, also where it is a token of its own."""
+    start -= prompt.text[:start].endswith(" ")
+    return [i for i, span in enumerate(prompt.spans) if span[0] < end and span[1] > start and not prompt.added[i]]
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, prompt: _Encoded) -> tuple[str, ...]:
+    """What each token adds for a reader: a character cut into several tokens is shown once, by its first."""
+    words, shown_to = [], 0
+    for token, (start, end), added in zip(prompt.ids, prompt.spans, prompt.added, strict=True):
+        if added:
+            words.append(str(tokenizer.decode([token])))
+            continue
+        fresh = prompt.text[max(start, shown_to) : end]
+        words.append(_readable(fresh) if end > shown_to or start == end else PART)
+        shown_to = max(shown_to, end)
+    return tuple(words)
+
+
+def _readable(piece: str) -> str:
+    return piece.strip() or piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "␣"

@@ -1,0 +1,164 @@
+"""Facts into pairs: one clean and one corrupted prompt for each question, or the reason why not.
+
+The corrupted prompt names the subject of a partner, another fact of the same relation: what is wrong for the
+clean prompt is right for the corrupted one (symmetric token replacement).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchlight.packs.spec import Language, Pack, Template
+from patchlight.pairs.align import AlignmentRefused, align, encode, refuse_leak
+from patchlight.records import Fact, Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A question that became no pair; `reason` is stable and can be counted, `detail` is for people."""
+
+    fact: str
+    template: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """The pairs of a pack, and the questions that became none."""
+
+    pairs: list[Pair]
+    refused: list[Refusal]
+
+    def counts(self) -> dict[str, int]:
+        """Refused questions by reason."""
+        return dict(Counter(refusal.reason for refusal in self.refused).most_common())
+
+
+def build_pairs(
+    pack: Pack,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    language: Language = "en",
+    templates_per_fact: int | None = None,
+) -> Built:
+    """The pairs of a pack for one tokenizer; the same seed gives the same pairs.
+
+    Every fact meets every template of its relation, or `templates_per_fact` of them in turn. A partner has
+    the same number of tokens in the template and another answer; partners serve about equally often. A
+    question without a partner, and a fact that cannot be said in the language, are refused with the reason.
+    """
+    by_relation: dict[str, list[Fact]] = defaultdict(list)
+    for fact in pack.facts(language):
+        by_relation[fact.relation].append(fact)
+    outcomes: list[Pair | Refusal] = [_unsaid(entry.id, language) for entry in pack.unsaid(language)]
+    for relation, facts in by_relation.items():
+        templates = pack.templates(relation, language)
+        per_fact = len(templates) if templates_per_fact is None else templates_per_fact
+        for number, template in enumerate(templates):
+            asked = [fact for turn, fact in enumerate(facts) if (number - turn) % len(templates) < per_fact]
+            order = random.Random(f"{seed} {template.id}")
+            outcomes.extend(_Maker(tokenizer, template, facts, language, order).ask(asked))
+    return Built(
+        pairs=[outcome for outcome in outcomes if isinstance(outcome, Pair)],
+        refused=[outcome for outcome in outcomes if isinstance(outcome, Refusal)],
+    )
+
+
+def _unsaid(fact: str, language: str) -> Refusal:
+    return Refusal(fact, "", "not said in this language", f"no template or no name in {language!r}")
+
+
+class _Maker:
+    """Makes the pairs of one template; remembers which partner served whom."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        facts: Sequence[Fact],
+        language: Language,
+        order: random.Random,
+    ) -> None:
+        self.tokenizer, self.template, self.facts = tokenizer, template, facts
+        self.space = " " if language == "en" else ""
+        self.served: Counter[str] = Counter()
+        self.partner: dict[str, str] = {}
+        self.rank = {fact.id: order.random() for fact in facts}
+        self.lengths = {fact.id: len(encode(tokenizer, template.fill(fact.subject))) for fact in facts}
+        self.answer_lengths = {fact.id: self._answer_length(fact) for fact in facts}
+
+    def ask(self, facts: Sequence[Fact]) -> Iterator[Pair | Refusal]:
+        """A pair or a refusal for each fact, in the given order; partners are dealt in the seed's order."""
+        dealt = {fact.id: self._question(fact) for fact in sorted(facts, key=lambda fact: self.rank[fact.id])}
+        return (dealt[fact.id] for fact in facts)
+
+    def _question(self, fact: Fact) -> Pair | Refusal:
+        partners = [other for other in self.facts if self._contrasts(fact, other)]
+        if not partners:
+            detail = f"every fact of the relation {fact.relation!r} has this answer"
+            return self._refuse(fact, "no partner with another answer", detail)
+        equal = [other for other in partners if self.lengths[other.id] == self.lengths[fact.id]]
+        if not equal:
+            length = self.lengths[fact.id]
+            detail = f"{fact.subject!r} makes the question {length} tokens long; no fact with another answer does"
+            return self._refuse(fact, "no partner of equal token count", detail)
+        return self._first_that_fits(fact, sorted(equal, key=lambda other: self._preference(fact, other)))
+
+    def _first_that_fits(self, fact: Fact, partners: Sequence[Fact]) -> Pair | Refusal:
+        refusals: list[AlignmentRefused] = []
+        for partner in partners:
+            pair = self._pair(fact, partner)
+            try:
+                refuse_leak(self.tokenizer, pair, align(self.tokenizer, pair))
+            except AlignmentRefused as refused:
+                refusals.append(refused)
+                continue
+            self.served[partner.id] += 1
+            self.partner[fact.id] = partner.id
+            return pair
+        reason, _ = Counter(refused.reason for refused in refusals).most_common(1)[0]
+        detail = next(refused.what for refused in refusals if refused.reason == reason)
+        return self._refuse(fact, reason, detail)
+
+    def _preference(self, fact: Fact, partner: Fact) -> tuple[bool, int, bool, bool, float]:
+        """Smaller is better: taught, served least, not mutual, answers of equal length, the seed's order.
+
+        Mutual partners would measure one gap twice: that of A against B is that of B against A.
+        """
+        mutual = self.partner.get(partner.id) == fact.id
+        unequal = self.answer_lengths[partner.id] != self.answer_lengths[fact.id]
+        return not partner.taught, self.served[partner.id], mutual, unequal, self.rank[partner.id]
+
+    def _pair(self, fact: Fact, partner: Fact) -> Pair:
+        return Pair(
+            clean=self.template.fill(fact.subject),
+            corrupted=self.template.fill(partner.subject),
+            correct=self.space + fact.answers[0],
+            wrong=self.space + partner.answers[0],
+            subject=fact.subject,
+            corrupted_subject=partner.subject,
+            fact=fact.id,
+            kind=fact.kind,
+            relation=fact.relation,
+            template=self.template.id,
+            taught=fact.taught,
+        )
+
+    def _contrasts(self, fact: Fact, other: Fact) -> bool:
+        return other.answers[0] not in fact.answers and fact.answers[0] not in other.answers
+
+    def _answer_length(self, fact: Fact) -> int:
+        prompt = self.template.fill(fact.subject)
+        return len(encode(self.tokenizer, prompt + self.space + fact.answers[0])) - self.lengths[fact.id]
+
+    def _refuse(self, fact: Fact, reason: str, detail: str) -> Refusal:
+        return Refusal(fact.id, self.template.id, reason, detail)

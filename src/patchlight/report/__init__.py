@@ -1,0 +1,1 @@
+"""A document that a stranger can check: charts, HTML, English and Japanese."""

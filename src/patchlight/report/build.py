@@ -1,0 +1,145 @@
+"""Pages out of contents: one self-contained HTML file in each language, written whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import re
+import tempfile
+from functools import cache
+from importlib.resources import files
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from patchlight.judge.verdict import Reason
+from patchlight.report import figures
+from patchlight.report.charts import colour_scale, percent, readable
+from patchlight.report.contents import Checkpoint, Example, ReportContents, Words
+from patchlight.report.texts import LANGUAGES, Texts, read_texts
+from patchlight.store.faults import told_clearly
+
+FILES = {"en": "report.html", "ja": "report.ja.html"}
+
+
+def build_report(contents: ReportContents, folder: Path) -> Path:
+    """The path of the English report, with the Japanese one beside it; each stands alone and links to the other.
+
+    Raises EnvironmentProblem where the folder cannot be written or the disk is full; no half page is left.
+    """
+    pages = {FILES[language]: render(contents, language) for language in LANGUAGES}
+    with told_clearly(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, page in pages.items():
+            _write(folder / name, page)
+    return folder / FILES["en"]
+
+
+def render(contents: ReportContents, language: str) -> str:
+    """The report as one HTML page; the same contents give the same bytes."""
+    texts = read_texts(language)
+    style = files("patchlight.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    template = _environment().get_template("report.html.jinja")
+    return template.render(
+        contents=contents,
+        t=texts,
+        style=Markup(style),  # noqa: S704 our own file
+        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        other_file=next(file for each, file in FILES.items() if each != language),
+        other_language=next(each for each in LANGUAGES if each != language),
+        scale=colour_scale(texts),
+        kinds=list(dict.fromkeys(result.kind for point in contents.checkpoints for result in point.kinds)),
+        figures=figures,
+        **_helpers(texts),
+    )
+
+
+def tested_and_passed(checkpoint: Checkpoint) -> tuple[int, int]:
+    """How many places on a checkpoint's maps could be ranked, and how many passed the corrected threshold."""
+    tested = passed = 0
+    for effects in (effects for result in checkpoint.kinds for effects in result.maps):
+        ranked = np.isfinite(effects.effect.estimate) & ~effects.structural
+        tested += int(ranked.sum())
+        passed += int((ranked & effects.significant).sum())
+    return tested, passed
+
+
+def marked(example: Example) -> dict[str, tuple[str, str, str]]:
+    """Both prompts as (same, differing, same), cut at whole words where the script has spaces."""
+    clean, corrupted = readable(example.clean), readable(example.corrupted)
+    head = len(commonprefix([clean, corrupted]))
+    while head and clean[head - 1].isascii() and clean[head - 1].isalnum():
+        head -= 1
+    tail = len(commonprefix([clean[head:][::-1], corrupted[head:][::-1]]))
+    while tail and clean[-tail].isascii() and clean[-tail].isalnum():
+        tail -= 1
+    return {
+        name: (text[:head], text[head : len(text) - tail], text[len(text) - tail :])
+        for name, text in (("clean", clean), ("corrupted", corrupted))
+    }
+
+
+def site_words(layer: object, component: str, role: str, texts: Texts) -> str:
+    """A site in words, e.g. "MLP output, layer 7, last word"."""
+    names = {"component": texts.word("component", component), "role": texts.word("role", role)}
+    return texts("page.site", layer=layer, **names)
+
+
+def _helpers(texts: Texts) -> dict[str, Any]:
+    def reason(each: Reason) -> str:
+        numbers = dict(each.numbers)
+        found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
+        if found:
+            numbers["site"] = site_words(*found.groups(), texts)
+        return texts(f"reason.{each.code}", **numbers)
+
+    def words(text: Words) -> Markup:
+        if texts.language in text:
+            return Markup("{}").format(text[texts.language])
+        language = next(iter(text))
+        return Markup('<span lang="{}">{}</span>').format(language, text[language])
+
+    return {
+        "reason": reason,
+        "words": words,
+        "plain": lambda text: figures.in_language(text, texts.language),
+        "marked": marked,
+        "tested_and_passed": tested_and_passed,
+        "candidate_site": lambda site: site_words(site.layer, site.component, str(site.position), texts),
+        "interval": lambda interval: figures.interval_words(interval, texts),
+        "logits": lambda value: f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "",
+        "percent": percent,
+        "readable": readable,
+    }
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("patchlight.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes beside the target and moves into place, so that a reader finds the old page or the new one, whole."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,171 @@
+"""What a report shows: numbers and names, no prose and no drawing.
+
+A study fills these records; `build` turns them into pages. Recovery and damage are shares of the gap (1 is all
+of it). Where a value was not measured it is NaN, and the report shows an empty cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from patchlight.judge.statistics import IntervalMap
+from patchlight.judge.verdict import Verdict
+
+Words = Mapping[str, str]
+"""A text by language ("en", "ja"); where a language is missing, the report shows another and marks its language."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What another person needs to make the same report again."""
+
+    study_hash: str
+    seed: int
+    pack_id: str
+    pack_digest: str
+    command: str
+    versions: Mapping[str, str]  # package -> version: patchlight, torch, transformers, ...
+    date: str  # ISO 8601, of the run and not of the rendering: the same run gives the same bytes
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Losses at one optimiser step, in nats per token; NaN where that loss was not taken."""
+
+    step: int
+    train: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """How a configuration was trained and where it stopped; `settings` are shown as they are."""
+
+    points: tuple[CurvePoint, ...]
+    best_step: int
+    stopped_early: bool
+    documents: int
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class KnownCount:
+    """How many facts of a kind the model answers right, of those taught (or never taught) and asked about."""
+
+    kind: str
+    taught: bool
+    known: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Pairs (or facts) left out for one reason, with a few of them as examples."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IdentityCheck:
+    """An identity that must hold before anything is measured: its largest error against its limit."""
+
+    name: str
+    error: float
+    limit: float
+
+    @property
+    def held(self) -> bool:
+        """True where the error is within the limit; an error that is not a number is not."""
+        return self.error <= self.limit
+
+
+@dataclass(frozen=True)
+class EffectMap:
+    """One component in one direction ("denoise" gives recovery, "noise" gives damage) over all pairs of a kind.
+
+    `effect` and `control` are `[layer, role]`. `structural` marks what restores everything by construction,
+    `significant` what passes the threshold corrected over the map. The profiles by layer are its columns.
+    """
+
+    component: str
+    direction: str
+    roles: tuple[str, ...]
+    effect: IntervalMap
+    control: IntervalMap | None
+    structural: Bool[np.ndarray, "layer role"]
+    significant: Bool[np.ndarray, "layer role"]
+
+
+@dataclass(frozen=True)
+class ExampleMap:
+    """The share of the gap of a single pair, `[layer, position]`."""
+
+    component: str
+    direction: str
+    values: Float[np.ndarray, "layer position"]
+    structural: Bool[np.ndarray, "layer position"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair in full: the prompts word by word, the metric of both runs in logits, a map for each sweep."""
+
+    fact: str
+    clean: str
+    corrupted: str
+    correct: str
+    wrong: str
+    words: tuple[str, ...]
+    corrupted_words: tuple[str, ...]
+    differing: tuple[int, ...]
+    clean_metric: float
+    corrupted_metric: float
+    maps: tuple[ExampleMap, ...]
+
+
+@dataclass(frozen=True)
+class KindResult:
+    """What was measured of one kind of knowledge in one checkpoint; `maps` is empty where nothing could be swept."""
+
+    kind: str
+    pairs: int
+    facts: int
+    clean_metric: float  # means over the pairs that were kept, in logits; NaN where none was
+    corrupted_metric: float
+    maps: tuple[EffectMap, ...]
+    examples: tuple[Example, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model under study: a configuration, the model before fine-tuning, or a pretrained model as it is."""
+
+    name: Words
+    model: str
+    digest: str
+    training: TrainingCurve | None
+    known: tuple[KnownCount, ...]
+    excluded: tuple[Excluded, ...]
+    checks: tuple[IdentityCheck, ...]
+    kinds: tuple[KindResult, ...]
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """Everything in a report. All checkpoints of a report are drawn on the same scale, side by side."""
+
+    title: Words
+    pack_title: Words
+    language: str  # of the prompts, not of the page
+    provenance: Provenance
+    gap_floor: float  # logits
+    confidence: float
+    checkpoints: tuple[Checkpoint, ...]
+    unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point

@@ -1,0 +1,54 @@
+"""The words of the report in one language, read from `text/<language>.yaml`; no other file holds any."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ruamel.yaml import YAML
+
+LANGUAGES = ("en", "ja")
+FOLD = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])")  # a line folded within Japanese text leaves a space
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a language by dotted key. A missing key or number is a KeyError: a fault of ours, never shown."""
+
+    language: str
+    entries: Mapping[str, str]
+
+    def __call__(self, key: str, **values: object) -> str:
+        """The text under that key with its numbers filled in."""
+        return self.entries[key].format_map(values)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a text under that key."""
+        return key in self.entries
+
+    def word(self, section: str, name: str) -> str:
+        """The wording of a name from an open set (a kind that a pack declares), or the name itself."""
+        return self.entries.get(f"{section}.{name}", name)
+
+    def listed(self, section: str) -> list[str]:
+        """The names in a section, in the order of the file."""
+        return [key.removeprefix(f"{section}.") for key in self.entries if key.startswith(f"{section}.")]
+
+
+@cache
+def read_texts(language: str) -> Texts:
+    """The texts of one of `LANGUAGES`."""
+    source = files("patchlight.report").joinpath("text", f"{language}.yaml").read_text(encoding="utf-8")
+    return Texts(language, dict(_flat(YAML(typ="safe").load(source))))
+
+
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in entries.items():
+        name = f"{prefix}{key}"
+        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, FOLD.sub("", value))]
+    return found

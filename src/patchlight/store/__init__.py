@@ -1,0 +1,1 @@
+"""What is kept: SQLite tables and content-addressed files."""

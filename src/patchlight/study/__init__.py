@@ -1,0 +1,1 @@
+"""The declared investigation: its YAML, its plan, its walk through the stages."""

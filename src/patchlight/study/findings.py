@@ -1,0 +1,307 @@
+"""From sweeps to findings: what the report of a study shows, filled with numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from patchlight.judge.evidence import ComponentMap, Evidence
+from patchlight.judge.significance import sign_flip
+from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
+from patchlight.judge.verdict import Verdict, judge
+from patchlight.packs.spec import Pack
+from patchlight.report.contents import (
+    Checkpoint,
+    CurvePoint,
+    EffectMap,
+    Example,
+    ExampleMap,
+    Excluded,
+    IdentityCheck,
+    KindResult,
+    KnownCount,
+    Provenance,
+    ReportContents,
+    TrainingCurve,
+)
+from patchlight.study.results import CheckpointResults, Question, SweepResult
+from patchlight.study.spec import Study
+from patchlight.study.stages import pack_digest, seed_of
+from patchlight.verify.stability import split_facts
+
+ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
+LEVEL = 0.05
+EXAMPLES = 2  # pairs of a kind that are shown in full
+CONTRIBUTIONS = ("attn_out", "mlp_out")  # what writes; the residual stream only carries
+NAMES = {
+    "base": {"en": "Before fine-tuning", "ja": "微調整前"},
+    "as-is": {"en": "The model as it is", "ja": "そのままのモデル"},
+}
+NOT_MEASURED = ("joint-effects", "direct-and-indirect", "weights", "replication", "edits")
+
+
+def contents_of(
+    study: Study, pack: Pack, results: Sequence[CheckpointResults], command: str, begun: float
+) -> ReportContents:
+    """Everything the report shows; all numbers follow from the stored results and the study's seed.
+
+    `begun` is when the study was first run, in seconds since 1970.
+    """
+    return ReportContents(
+        title={str(language): text for language, text in study.spec.title.items()},
+        pack_title={str(language): text for language, text in pack.title.items()},
+        language=study.spec.language,
+        provenance=_provenance(study, pack, command, begun),
+        gap_floor=study.spec.pairs.gap_floor,
+        confidence=study.spec.statistics.confidence,
+        checkpoints=tuple(_checkpoint(study, result) for result in results),
+        unknown=NOT_MEASURED,
+    )
+
+
+def _provenance(study: Study, pack: Pack, command: str, begun: float) -> Provenance:
+    packages = ("patchlight", "torch", "transformers", "tokenizers", "numpy", "scipy")
+    return Provenance(
+        study_hash=study.spec.digest,
+        seed=study.spec.seed,
+        pack_id=pack.id,
+        pack_digest=pack_digest(pack),
+        command=command,
+        versions={"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+        date=datetime.fromtimestamp(begun, UTC).date().isoformat(),
+    )
+
+
+def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
+    key = result.checkpoint.key
+    alone = "as-is" if key == "base" and not study.spec.training else key
+    asked = result.asked
+    known = tuple(KnownCount(**each) for each in asked.meta["known"])
+    kinds = dict.fromkeys(each.kind for each in known)
+    return Checkpoint(
+        name=NAMES.get(alone, {"en": f"Configuration {key}", "ja": f"設定 {key}"}),
+        model=study.spec.model.load or "GPT-2 (new)",
+        digest=result.checkpoint.digest,
+        training=_training(study, result),
+        known=known,
+        excluded=_excluded(result),
+        checks=_checks(result),
+        kinds=tuple(_kind(study, result, kind, known) for kind in kinds),
+    )
+
+
+def _training(study: Study, result: CheckpointResults) -> TrainingCurve | None:
+    training = result.checkpoint.training
+    if training is None:
+        return None
+    curve = training.table("curve")
+    columns = [curve[name].astype(float).tolist() for name in ("step", "train_loss", "validation_loss")]
+    points = tuple(CurvePoint(int(step), train, validation) for step, train, validation in zip(*columns, strict=True))
+    choice = study.spec.training[result.checkpoint.key]
+    return TrainingCurve(
+        points=points,
+        best_step=training.meta["best_step"],
+        stopped_early=training.meta["stopped_early"],
+        documents=training.meta["documents"],
+        settings={name: str(value) for name, value in choice.model_dump().items()},
+    )
+
+
+def _excluded(result: CheckpointResults) -> tuple[Excluded, ...]:
+    table = result.asked.table("left_out")
+    found = []
+    for reason, rows in table.groupby("reason", sort=False):
+        examples = tuple(str(text) for text in rows.clean.fillna(rows.fact).head(3))
+        found.append(Excluded(str(reason), len(rows), examples))
+    return tuple(sorted(found, key=lambda each: -each.count))
+
+
+def _checks(result: CheckpointResults) -> tuple[IdentityCheck, ...]:
+    if result.identities is None:
+        return ()
+    table = result.identities.table("identities")
+    return tuple(
+        IdentityCheck(str(name), float(error), float(limit))
+        for name, error, limit in zip(table.name, table.error, table.limit, strict=True)
+    )
+
+
+def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
+    rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
+    questions = [question for question in result.questions if question.pair.kind == kind]
+    asked = sum(each.total for each in known if each.kind == kind and each.taught)
+    view = KindView(study, kind, tuple(questions), tuple(_part(sweep, rows) for sweep in result.sweeps))
+    return KindResult(
+        kind=kind,
+        pairs=len(questions),
+        facts=len(set(view.facts)),
+        clean_metric=_mean([question.clean for question in questions]),
+        corrupted_metric=_mean([question.corrupted for question in questions]),
+        maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
+        examples=view.examples(),
+        verdict=view.verdict(asked),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _part(sweep: SweepResult, rows: Bool[np.ndarray, " pair"]) -> SweepResult:
+    return dataclasses.replace(sweep, values=sweep.values[rows], structural=sweep.structural[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class KindView:
+    """One kind of knowledge in one checkpoint: its questions and their part of every sweep."""
+
+    study: Study
+    kind: str
+    questions: tuple[Question, ...]
+    sweeps: tuple[SweepResult, ...]
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The fact of each pair."""
+        return tuple(question.pair.fact for question in self.questions)
+
+    @property
+    def gaps(self) -> Float[np.ndarray, " pair"]:
+        """Metric of the clean run minus that of the corrupted run, in logits."""
+        return np.array([question.clean - question.corrupted for question in self.questions])
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that occur, in the order of a sentence."""
+        present = {role for question in self.questions for role in question.roles}
+        return tuple(role for role in ROLES if role in present)
+
+    def effects(self, sweep: SweepResult) -> Float[np.ndarray, "pair layer position"]:
+        """What the patch moved, in logits: towards the clean run (denoise), or away from it (noise)."""
+        corrupted = np.array([question.corrupted for question in self.questions])[:, None, None]
+        clean = np.array([question.clean for question in self.questions])[:, None, None]
+        moved: np.ndarray = sweep.values - corrupted if sweep.direction == "denoise" else clean - sweep.values
+        return moved
+
+    def by_role(self, cells: Float[np.ndarray, "pair layer position"]) -> Float[np.ndarray, "pair layer role"]:
+        """The mean over the positions of each role; NaN where a pair lacks the role."""
+        pairs, layers, _ = cells.shape
+        found = np.full((pairs, layers, len(self.roles)), np.nan)
+        for index, question in enumerate(self.questions):
+            for column, role in enumerate(self.roles):
+                positions = [position for position, its in enumerate(question.roles) if its == role]
+                if positions:
+                    found[index, :, column] = cells[index][:, positions].mean(axis=1)
+        return found
+
+    def structural(self, sweep: SweepResult) -> Bool[np.ndarray, "layer role"]:
+        """The sites that restore everything by construction in any pair."""
+        marked: np.ndarray = np.nan_to_num(self.by_role(sweep.structural.astype(float))).any(axis=0)
+        return marked
+
+    def control_of(self, sweep: SweepResult) -> SweepResult | None:
+        """The control sweep beside a sweep, where there is one."""
+        key = (sweep.component, sweep.direction)
+        return next((each for each in self.sweeps if each.control and (each.component, each.direction) == key), None)
+
+    def effect_map(self, sweep: SweepResult) -> EffectMap:
+        """Intervals over facts for every layer and role, the control's beside them, and what passes the threshold."""
+        effects, control = self.by_role(self.effects(sweep)), self.control_of(sweep)
+        control_effects = None if control is None else self.by_role(self.effects(control))
+        tested = effects if control_effects is None else effects - control_effects
+        structural = self.structural(sweep)
+        flips = self.study.spec.statistics.resamples
+        p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self._seed("map"), flips=flips).p
+        return EffectMap(
+            component=sweep.component,
+            direction=sweep.direction,
+            roles=self.roles,
+            effect=self._intervals(effects),
+            control=None if control_effects is None else self._intervals(control_effects),
+            structural=structural,
+            significant=(p <= LEVEL) & ~structural,
+        )
+
+    def _intervals(self, effects: np.ndarray) -> IntervalMap:
+        statistics = self.study.spec.statistics
+        return cluster_bootstrap(
+            effects,
+            self.gaps,
+            self.facts,
+            seed=self._seed("intervals"),
+            resamples=statistics.resamples,
+            confidence=statistics.confidence,
+        )
+
+    def examples(self) -> tuple[Example, ...]:
+        """The pairs with the largest gaps, each of another fact, in full."""
+        chosen: list[int] = []
+        for index in np.argsort(-self.gaps, kind="stable"):
+            if self.facts[index] not in {self.facts[each] for each in chosen}:
+                chosen.append(int(index))
+        return tuple(self._example(index) for index in chosen[:EXAMPLES])
+
+    def _example(self, index: int) -> Example:
+        question, width = self.questions[index], len(self.questions[index].words)
+        pair = question.pair
+        maps = tuple(
+            ExampleMap(
+                sweep.component,
+                sweep.direction,
+                self.effects(sweep)[index, :, :width] / self.gaps[index],
+                sweep.structural[index, :, :width],
+            )
+            for sweep in self.sweeps
+            if not sweep.control
+        )
+        return Example(
+            fact=pair.fact,
+            clean=pair.clean,
+            corrupted=pair.corrupted,
+            correct=pair.correct,
+            wrong=pair.wrong,
+            words=question.words,
+            corrupted_words=question.corrupted_words,
+            differing=question.differing,
+            clean_metric=question.clean,
+            corrupted_metric=question.corrupted,
+            maps=maps,
+        )
+
+    def verdict(self, asked: int) -> Verdict:
+        """The verdict of the stated rule over the components that write into the residual stream."""
+        _, confirmation = split_facts(self.facts, seed_of(self.study, "split facts", self.kind))
+        evidence = Evidence(
+            kind=self.kind,
+            roles=self.roles,
+            components=self._component_maps(),
+            gaps=self.gaps,
+            facts=self.facts,
+            templates=tuple(question.pair.template for question in self.questions),
+            confirmation=confirmation,
+            facts_asked=asked,
+        )
+        return judge(evidence, seed=self._seed("verdict"))
+
+    def _component_maps(self) -> Mapping[str, ComponentMap]:
+        found = {}
+        for component in CONTRIBUTIONS:
+            sweeps = {(each.direction, each.control): each for each in self.sweeps if each.component == component}
+            if ("denoise", False) in sweeps and ("noise", False) in sweeps:
+                maps = {key: self.by_role(self.effects(each)) for key, each in sweeps.items()}
+                found[component] = ComponentMap(
+                    recovery=maps["denoise", False],
+                    damage=maps["noise", False],
+                    control=maps.get(("denoise", True)),
+                    structural=self.structural(sweeps["denoise", False]),
+                )
+        return found
+
+    def _seed(self, use: str) -> int:
+        return seed_of(self.study, use, self.kind)

@@ -1,0 +1,139 @@
+"""Puts the results of a study where people find them: the report, and beside it every table it rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from patchlight.report.build import build_report
+from patchlight.report.contents import EffectMap, ReportContents
+from patchlight.store.faults import told_clearly
+from patchlight.study.results import CheckpointResults, SweepResult
+
+
+def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
+    """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
+    aggregate with its interval, control and n), `questions.csv`, `left_out.csv` and `summary.json`.
+    """
+    with told_clearly(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        effects = pd.DataFrame(row for result in results for sweep in result.sweeps for row in _cells(result, sweep))
+        _replace(folder / "effects.parquet", effects.to_parquet(index=False))
+        _replace_csv(folder / "intervals.csv", pd.DataFrame(_intervals(contents)))
+        _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
+        _replace_csv(folder / "left_out.csv", pd.concat([_left_out(result) for result in results]))
+        _replace(folder / "summary.json", json.dumps(summary(contents), ensure_ascii=False, indent=2).encode())
+        return build_report(contents, folder)
+
+
+def summary(contents: ReportContents) -> dict[str, Any]:
+    """The verdicts of a study with their reasons, as JSON."""
+    return {
+        "study": contents.provenance.study_hash,
+        "checkpoints": [
+            {
+                "name": checkpoint.name["en"],
+                "digest": checkpoint.digest,
+                "known": [vars(each) for each in checkpoint.known],
+                "kinds": [
+                    {
+                        "kind": result.kind,
+                        "pairs": result.pairs,
+                        "facts": result.facts,
+                        "verdict": result.verdict.word,
+                        "grade": result.verdict.grade,
+                        "reasons": [[reason.code, dict(reason.numbers)] for reason in result.verdict.reasons],
+                        "why_not_stronger": [
+                            [reason.code, dict(reason.numbers)] for reason in result.verdict.why_not_stronger
+                        ],
+                    }
+                    for result in checkpoint.kinds
+                ],
+            }
+            for checkpoint in contents.checkpoints
+        ],
+    }
+
+
+def _cells(result: CheckpointResults, sweep: SweepResult) -> Iterator[dict[str, Any]]:
+    for index, question in enumerate(result.questions):
+        layers, width = sweep.values.shape[1], len(question.words)
+        for layer, position in np.ndindex(layers, width):
+            yield {
+                "checkpoint": result.checkpoint.key,
+                "component": sweep.component,
+                "direction": sweep.direction,
+                "control": sweep.control,
+                "fact": question.pair.fact,
+                "kind": question.pair.kind,
+                "template": question.pair.template,
+                "layer": layer,
+                "position": position,
+                "role": question.roles[position],
+                "word": question.words[position],
+                "clean": question.clean,
+                "corrupted": question.corrupted,
+                "patched": sweep.values[index, layer, position],
+                "structural": sweep.structural[index, layer, position],
+            }
+
+
+def _intervals(contents: ReportContents) -> Iterator[dict[str, Any]]:
+    for checkpoint in contents.checkpoints:
+        for result in checkpoint.kinds:
+            for each in result.maps:
+                yield from (
+                    {"checkpoint": checkpoint.name["en"], "kind": result.kind, **row} for row in _map_rows(each)
+                )
+
+
+def _map_rows(each: EffectMap) -> Iterator[dict[str, Any]]:
+    for layer, column in np.ndindex(each.structural.shape):
+        bands = {"": each.effect} if each.control is None else {"": each.effect, "control_": each.control}
+        yield {
+            "component": each.component,
+            "direction": each.direction,
+            "layer": layer,
+            "role": each.roles[column],
+            **{
+                f"{prefix}{name}": getattr(band, name)[layer, column]
+                for prefix, band in bands.items()
+                for name in ("estimate", "low", "high", "n")
+            },
+            "structural": each.structural[layer, column],
+            "significant": each.significant[layer, column],
+        }
+
+
+def _questions(results: Sequence[CheckpointResults]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for row in result.asked.meta["pairs"]:
+            tokens = {name: " | ".join(row[name]) for name in ("words", "corrupted_words", "roles")}
+            yield {
+                "checkpoint": result.checkpoint.key,
+                **row,
+                **tokens,
+                "differing": " ".join(map(str, row["differing"])),
+            }
+
+
+def _left_out(result: CheckpointResults) -> pd.DataFrame:
+    table = result.asked.table("left_out")
+    table.insert(0, "checkpoint", result.checkpoint.key)
+    return table
+
+
+def _replace_csv(file: Path, table: pd.DataFrame) -> None:
+    # The mark at the beginning makes spreadsheets read Japanese as UTF-8.
+    _replace(file, table.to_csv(index=False).encode("utf-8-sig"))
+
+
+def _replace(file: Path, content: bytes) -> None:
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)

@@ -1,0 +1,145 @@
+"""The questions of a study: the pack's pairs as one model answers them, what takes part and what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from patchlight.packs.spec import Pack
+from patchlight.pairs.align import align
+from patchlight.pairs.build import Built, build_pairs
+from patchlight.pairs.screen import Screened, known_facts, screen
+from patchlight.records import Pair
+from patchlight.store.results import Artifact, Result
+from patchlight.study.results import Question
+from patchlight.study.spec import Study
+
+if TYPE_CHECKING:
+    from patchlight.model.anatomy import Model
+
+ONE_WORDING = "fact answered in one wording only"
+NEVER_TAUGHT = "never taught: asked as a control"
+OVER_LIMIT = "over the study's limit of pairs for a kind"
+LEFT_OUT_COLUMNS = [
+    "fact",
+    "kind",
+    "relation",
+    "template",
+    "clean",
+    "reason",
+    "clean_metric",
+    "corrupted_metric",
+]
+
+
+def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int], None]) -> Result:
+    """Meta `pairs`: every pair the model answers, `swept` true where it takes part in the sweeps; `known`: facts
+    known in two wordings, of those asked, by kind and by whether they were taught; `no_verdict`: kinds without
+    knowledge, and why. Table `left_out`: every question that does not take part, with its reason.
+    """
+    spec = study.spec
+    built = _built(study, pack, model)
+    on_progress(1, 3)
+    screened = screen(model, built.pairs, floor=spec.pairs.gap_floor)
+    on_progress(2, 3)
+    known = known_facts(screened)
+    chosen = _chosen([pair for pair in screened.kept if pair.fact in known], spec.pairs.max_per_kind, spec.seed)
+    pairs = [
+        {
+            **dataclasses.asdict(pair),
+            "clean_metric": float(clean),
+            "corrupted_metric": float(corrupted),
+            "swept": pair in chosen,
+            **_tokens(model, pair),
+        }
+        for pair, clean, corrupted in zip(screened.kept, screened.clean, screened.corrupted, strict=True)
+    ]
+    meta = {
+        "known": _known_counts(built, known, known_facts(screened, taught=False)),
+        "no_verdict": {kind: each.reason for kind, each in screened.knowledge.items() if each.reason},
+    }
+    left_out = _left_out(built, screened, known, chosen)
+    return Result({**meta, "pairs": pairs}, {"left_out": left_out})
+
+
+def questions_of(asked: Artifact) -> list[Question]:
+    """The pairs of a stored `ask` that take part in the sweeps."""
+    return [
+        Question(
+            Pair(**{name: row[name] for name in Pair.__dataclass_fields__}),
+            row["clean_metric"],
+            row["corrupted_metric"],
+            **{name: tuple(row[name]) for name in ("words", "corrupted_words", "roles", "differing")},
+        )
+        for row in asked.meta["pairs"]
+        if row["swept"]
+    ]
+
+
+def _tokens(model: Model, pair: Pair) -> dict[str, Any]:
+    alignment = align(model.tokenizer, pair)
+    return {name: list(getattr(alignment, name)) for name in ("words", "corrupted_words", "roles", "differing")}
+
+
+def _built(study: Study, pack: Pack, model: Model) -> Built:
+    spec = study.spec
+    built = build_pairs(
+        pack,
+        model.tokenizer,
+        seed=spec.seed,
+        language=spec.language,
+        templates_per_fact=spec.pairs.templates_per_fact,
+    )
+    wanted = set(spec.pairs.relations) or {relation.id for relation in pack.file.relations}
+    of_fact = {fact.id: fact.relation for fact in pack.facts(spec.language)}
+    composed = spec.corpus is not None and spec.corpus.compose is not None
+    # "Never taught" is known only of a corpus that the study wrote itself.
+    pairs = [pair if composed else dataclasses.replace(pair, taught=True) for pair in built.pairs]
+    return Built(
+        [pair for pair in pairs if pair.relation in wanted],
+        [refusal for refusal in built.refused if of_fact.get(refusal.fact) in wanted],
+    )
+
+
+def _chosen(pairs: Sequence[Pair], limit: int, seed: int) -> set[Pair]:
+    """At most `limit` pairs of each kind, spread evenly over facts: a second wording only after everyone's first."""
+    turns: dict[str, list[tuple[int, float, Pair]]] = defaultdict(list)
+    seen: dict[str, int] = defaultdict(int)
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    for rank in order:
+        pair = pairs[rank]
+        turns[pair.kind].append((seen[pair.fact], len(turns[pair.kind]), pair))
+        seen[pair.fact] += 1
+    return {pair for of_kind in turns.values() for _, _, pair in sorted(of_kind, key=lambda turn: turn[:2])[:limit]}
+
+
+def _known_counts(built: Built, taught: set[str], untaught: set[str]) -> list[dict[str, Any]]:
+    counts = []
+    for kind in dict.fromkeys(pair.kind for pair in built.pairs):
+        for was_taught, known in ((True, taught), (False, untaught)):
+            asked = {pair.fact for pair in built.pairs if (pair.kind, pair.taught) == (kind, was_taught)}
+            if asked:
+                counts.append({"kind": kind, "taught": was_taught, "known": len(asked & known), "total": len(asked)})
+    return counts
+
+
+def _left_out(built: Built, screened: Screened, known: set[str], chosen: set[Pair]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = [
+        {"fact": refusal.fact, "template": refusal.template, "reason": refusal.reason} for refusal in built.refused
+    ]
+    rows += [_row(each.pair, each.reason, each.clean, each.corrupted) for each in screened.left_out]
+    for pair, clean, corrupted in zip(screened.kept, screened.clean, screened.corrupted, strict=True):
+        if pair not in chosen:
+            reason = NEVER_TAUGHT if not pair.taught else OVER_LIMIT if pair.fact in known else ONE_WORDING
+            rows.append(_row(pair, reason, clean, corrupted))
+    return pd.DataFrame(rows, columns=LEFT_OUT_COLUMNS)
+
+
+def _row(pair: Pair, reason: str, clean: float, corrupted: float) -> dict[str, Any]:
+    named = {name: getattr(pair, name) for name in ("fact", "kind", "relation", "template", "clean")}
+    return {**named, "reason": reason, "clean_metric": clean, "corrupted_metric": corrupted}

@@ -1,0 +1,71 @@
+"""The models under study and what the walk measured of each, before it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from patchlight.records import Pair
+from patchlight.store.results import Artifact
+
+if TYPE_CHECKING:
+    from patchlight.model.anatomy import Model
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model under study: `key` in tables and labels, `digest` of its weights' source, and how to get it."""
+
+    key: str
+    digest: str
+    read: Callable[[], Model]
+    training: Artifact | None = None
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, read at first use."""
+        return self.read()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A pair that takes part: its metric in both runs, in logits, and its tokens as people read them, with roles."""
+
+    pair: Pair
+    clean: float
+    corrupted: float
+    words: tuple[str, ...]
+    corrupted_words: tuple[str, ...]
+    roles: tuple[str, ...]
+    differing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The metric after each patch, `values` `[pair, layer, position]` in logits; NaN where nothing was patched.
+
+    `structural` marks what restores everything by construction. In a control sweep the donor was another fact of
+    the same relation.
+    """
+
+    component: str
+    direction: str
+    control: bool
+    values: Float[np.ndarray, "pair layer position"]
+    structural: Bool[np.ndarray, "pair layer position"]
+
+
+@dataclass(frozen=True)
+class CheckpointResults:
+    """One checkpoint with its questions and sweeps; `identities` is None where no question was left to sweep."""
+
+    checkpoint: Checkpoint
+    asked: Artifact
+    identities: Artifact | None
+    questions: tuple[Question, ...]
+    sweeps: tuple[SweepResult, ...]

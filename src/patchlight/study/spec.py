@@ -1,0 +1,206 @@
+"""The YAML of a study: what is asked, of which model, with which settings.
+
+Every field is checked when the file is read; an unknown key is an error with its line and a suggestion.
+Paths in the file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from patchlight.errors import InputError, Place
+from patchlight.packs.yaml_source import load_yaml
+
+Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+Direction = Literal["denoise", "noise"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+
+
+class Section(BaseModel):
+    """A part of the study file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Compose(Section):
+    """A training corpus written from the pack itself."""
+
+    documents: int = Field(ge=50, le=200_000, description="How many abstracts to write.")
+
+
+class Corpus(Section):
+    """Where the training texts come from: written from the pack, or read from files."""
+
+    compose: Compose | None = None
+    files: tuple[Path, ...] = ()
+    limit: int | None = Field(default=None, ge=20, description="Read at most this many documents.")
+    mention: str = Field(default="", description="Keep only documents that contain this word, case ignored.")
+    validation: float = Field(default=0.2, gt=0, lt=0.9, description="Share of the documents held for validation.")
+
+    @model_validator(mode="after")
+    def one_origin(self) -> Corpus:
+        """Refuse a corpus without an origin, or with two."""
+        if (self.compose is None) == (not self.files):
+            raise ValueError("say either `compose` or `files`, exactly one of them")
+        return self
+
+
+class NewGPT2(Section):
+    """A GPT-2 trained from scratch, with a tokenizer trained on the corpus."""
+
+    layers: int = Field(default=6, ge=1, le=48)
+    width: int = Field(default=192, ge=16, le=2048)
+    heads: int = Field(default=6, ge=1, le=32)
+    context: int = Field(default=128, ge=32, le=2048)
+    vocabulary: int = Field(default=3000, ge=300, le=100_000)
+
+
+class ModelChoice(Section):
+    """The model under study: loaded, or made new."""
+
+    load: str | None = Field(
+        None,
+        description="Hub id, folder, .gguf file, or package:NAME for a GGUF inside an installed package.",
+    )
+    revision: str | None = Field(default=None, description="Pinned revision of a hub model.")
+    new_gpt2: NewGPT2 | None = None
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def one_origin(self) -> ModelChoice:
+        """Refuse a model without an origin, or with two."""
+        if (self.load is None) == (self.new_gpt2 is None):
+            raise ValueError("say either `load` or `new_gpt2`, exactly one of them")
+        return self
+
+
+class TrainingChoice(Section):
+    """One fine-tuning configuration; it stops early on validation loss."""
+
+    learning_rate: float = Field(gt=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0, lt=1)
+    max_epochs: int = Field(default=10, ge=1)
+    patience: int = Field(3, ge=1, description="Evaluations without a better validation loss before stopping.")
+    batch_size: int = Field(default=8, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    max_steps: int = Field(default=0, ge=0, description="Optimiser steps at most; 0 for no limit but the epochs.")
+    block_length: int = Field(default=128, ge=16)
+    evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0 for once an epoch.")
+
+
+class Pairs(Section):
+    """Which questions are asked."""
+
+    relations: tuple[str, ...] = Field(default=(), description="Only these relations of the pack; empty for all.")
+    templates_per_fact: int = Field(default=3, ge=1, le=20)
+    gap_floor: float = Field(default=0.5, ge=0, description="Smallest clean-corrupted gap, in logits.")
+    max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
+
+
+class Sweep(Section):
+    """Which sites are patched."""
+
+    components: tuple[Component, ...] = Field(default=("resid_pre", "attn_out", "mlp_out"), min_length=1)
+    directions: tuple[Direction, ...] = Field(default=("denoise", "noise"), min_length=1)
+    metric: Literal["logit_diff"] = "logit_diff"
+    pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
+
+
+class Statistics(Section):
+    """How certain the figures are."""
+
+    resamples: int = Field(default=10_000, ge=200, le=1_000_000)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+
+class StudySpec(Section):
+    """A declared investigation."""
+
+    patchlight: Literal["study/1"]
+    id: Name
+    title: dict[Literal["en", "ja"], str] = Field(min_length=1)
+    seed: int = Field(default=42, ge=0, lt=2**31)
+    pack: str = Field(description="A built-in pack by name, or the path of a pack file.")
+    language: Literal["en", "ja"] = "en"
+    model: ModelChoice
+    corpus: Corpus | None = None
+    training: dict[Name, TrainingChoice] = {}
+    before: bool = Field(default=True, description="Also study a loaded model as it was before fine-tuning.")
+    pairs: Pairs = Pairs()
+    sweep: Sweep = Sweep()
+    statistics: Statistics = Statistics()
+
+    @model_validator(mode="after")
+    def training_has_texts(self) -> StudySpec:
+        """Refuse a training without texts, and a new model without training."""
+        if self.training and self.corpus is None:
+            raise ValueError("`training` needs a `corpus`")
+        if self.corpus is not None and not self.training:
+            raise ValueError("a `corpus` is read only for `training`: add a configuration, or leave it out")
+        if self.model.new_gpt2 is not None and not self.training:
+            raise ValueError("a new model that is never trained has nothing to find: add `training`")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the study's content, independent of comments and the order of keys."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file that was read: its content, and the file that relative paths start from."""
+
+    spec: StudySpec
+    file: Path
+
+    @property
+    def pack_source(self) -> str | Path:
+        """The pack as `read_pack` takes it: a built-in name, or a path made absolute."""
+        looks_like_path = self.spec.pack.endswith((".yaml", ".yml"))
+        return (self.file.parent / self.spec.pack).resolve() if looks_like_path else self.spec.pack
+
+    @property
+    def corpus_files(self) -> tuple[Path, ...]:
+        """The corpus files, made absolute."""
+        return tuple((self.file.parent / file).resolve() for file in self.spec.corpus.files) if self.spec.corpus else ()
+
+    @property
+    def model_source(self) -> str | None:
+        """The model to load: a folder beside the study where there is one, else as written."""
+        load = self.spec.model.load
+        beside = self.file.parent / load if load else None
+        return str(beside.resolve()) if beside is not None and beside.exists() else load
+
+
+def read_study(path: Path) -> Study:
+    """The study in a YAML file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, does not follow the schema (with file:line:column),
+            or names corpus files that do not exist.
+
+    """
+    study = Study(load_yaml(path, StudySpec, code="study"), path)
+    for file in study.corpus_files:
+        if not file.exists():
+            raise InputError(
+                "study-corpus-missing",
+                f"the corpus {file} does not exist",
+                where=Place(path),
+                fix="check `corpus.files`; paths are relative to the study file",
+            )
+    return study
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, for editors and for `patchlight validate --schema`."""
+    return StudySpec.model_json_schema()

@@ -1,0 +1,303 @@
+"""The stages of a study as units of work: each says what goes into it and how its result is made.
+
+Nothing heavy is imported or loaded before a unit really has to be computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from patchlight.packs.spec import Pack
+from patchlight.records import Document, Pair
+from patchlight.run.units import Unit, Workplace
+from patchlight.store.results import Artifact, Result
+from patchlight.study.results import Checkpoint, Question
+from patchlight.study.spec import NewGPT2, Study, TrainingChoice
+
+if TYPE_CHECKING:
+    from patchlight.model.anatomy import Model
+
+TEXTS = ("packs", "corpus")
+TRAINING = ("corpus", "model")
+QUESTIONS = ("packs", "model", "pairs")
+SWEEPS = ("model", "pairs", "trace", "verify")
+
+
+def seed_of(study: Study, *words: str) -> int:
+    """A seed of its own for each use of chance, derived from the study's seed."""
+    text = "/".join((str(study.spec.seed), *words))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+def texts_unit(study: Study, pack: Pack) -> Unit:
+    """The training texts: written from the pack, or read from the corpus files; split by document."""
+    corpus = study.spec.corpus
+    if corpus is None:
+        raise ValueError("a study without training has no texts")
+
+    def work(_: Workplace) -> Result:
+        from patchlight.corpus.split import split
+
+        documents = _documents(study, pack)
+        parts = split(documents, validation=corpus.validation, seed=seed_of(study, "split"))
+        rows = [
+            {**dataclasses.asdict(document), "part": part}
+            for part in ("train", "validation")
+            for document in getattr(parts, part)
+        ]
+        meta = {"read": len(documents), "train": len(parts.train), "validation": len(parts.validation)}
+        return Result(meta, {"documents": pd.DataFrame(rows)})
+
+    inputs = {
+        "corpus": corpus.model_dump(mode="json"),
+        "files": [_file_digest(file) for file in study.corpus_files],
+        "pack": pack_digest(pack) if corpus.compose else None,
+        "seed": study.spec.seed,
+    }
+    return Unit("texts", "training texts", inputs, work, TEXTS)
+
+
+def training_unit(study: Study, key: str, texts: Artifact, base: Checkpoint | None) -> Unit:
+    """A fine-tuned model (folder `model`) and its loss curve (table `curve`); `base` None: trained from scratch."""
+    choice = study.spec.training[key]
+
+    def work(workplace: Workplace) -> Result:
+        from patchlight.model.finetune import finetune
+
+        documents = texts.table("documents")
+        train = documents.text[documents.part == "train"].tolist()
+        validation = documents.text[documents.part == "validation"].tolist()
+        model = base.model if base else _new_model(study, train)
+        folder = workplace.folder / "training"
+        trained = finetune(
+            model,
+            train,
+            validation,
+            _settings(choice),
+            folder,
+            seed=seed_of(study, "training"),
+            on_progress=lambda step, total, _: workplace.on_progress(step, total),
+        )
+        curve = pd.DataFrame([dataclasses.asdict(point) for point in trained.curve])
+        meta = {
+            "best_step": trained.best_step,
+            "best_validation_loss": trained.best_validation_loss,
+            "stopped_early": trained.stopped_early,
+            "steps": trained.steps,
+            "documents": len(train),
+        }
+        return Result(meta, {"model": folder / "model", "curve": curve})
+
+    inputs = {
+        "configuration": choice.model_dump(mode="json"),
+        "texts": texts.digest,
+        "base": base.digest if base else None,
+        "new": study.spec.model.new_gpt2.model_dump() if study.spec.model.new_gpt2 else None,
+        "seed": study.spec.seed,
+    }
+    return Unit("training", f"training {key}", inputs, work, TRAINING)
+
+
+def loaded_checkpoint(study: Study) -> Checkpoint | None:
+    """The model that the study names, as it is; None where the study makes a new one."""
+    source = study.model_source
+    if source is None:
+        return None
+    from patchlight.model.source import find_source
+
+    choice = study.spec.model
+    place = find_source(source, choice.revision)
+    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
+    digest = hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
+
+    def read() -> Model:
+        from patchlight.model.load import load_model
+
+        return load_model(source, dtype=choice.dtype, revision=choice.revision)
+
+    return Checkpoint("base", digest, read)
+
+
+def trained_checkpoint(study: Study, key: str, training: Artifact) -> Checkpoint:
+    """The model that a training left."""
+
+    def read() -> Model:
+        from patchlight.model.load import load_model
+
+        return load_model(training.folder("model"), dtype=study.spec.model.dtype)
+
+    return Checkpoint(key, training.digest, read, training)
+
+
+def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
+    """The pairs of the pack that this model can answer (table `pairs`), and all that was left out, with reasons."""
+    spec = study.spec
+
+    def work(workplace: Workplace) -> Result:
+        from patchlight.study.questions import ask
+
+        return ask(study, pack, checkpoint.model, workplace.on_progress)
+
+    inputs = {
+        "model": checkpoint.digest,
+        "dtype": spec.model.dtype,
+        "pack": pack_digest(pack),
+        "language": spec.language,
+        "pairs": spec.pairs.model_dump(mode="json"),
+        "confidence": spec.statistics.confidence,
+        "seed": spec.seed,
+    }
+    return Unit("questions", f"{checkpoint.key}: questions", inputs, work, QUESTIONS)
+
+
+def identities_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair]) -> Unit:
+    """The identities that must hold before anything is measured (table `identities`); a broken one stops the study."""
+
+    def work(_: Workplace) -> Result:
+        from patchlight.trace.identities import prove
+
+        proven = prove(checkpoint.model, pairs)
+        return Result(parts={"identities": pd.DataFrame([dataclasses.asdict(each) for each in proven])})
+
+    inputs = {"model": checkpoint.digest, "dtype": study.spec.model.dtype, "pairs": _pair_rows(pairs)}
+    return Unit("identities", f"{checkpoint.key}: identities", inputs, work, SWEEPS)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one sweep unit is asked: a component, a direction, and a range of the checkpoint's questions."""
+
+    component: str
+    direction: str
+    control: bool
+    pairs: range
+
+
+def sweep_units(study: Study, checkpoint: Checkpoint, questions: Sequence[Question]) -> list[tuple[Asked, Unit]]:
+    """The sweeps of a checkpoint, cut into units.
+
+    Every denoising sweep has a control beside it: the donor is another fact of the same relation. A donor from
+    another fact breaks a noising run as the usual donor does, so it says nothing about damage.
+    """
+    spec, asked = study.spec.sweep, []
+    for component in spec.components:
+        for direction in spec.directions:
+            for control in (False, True) if direction == "denoise" else (False,):
+                for start in range(0, len(questions), spec.pairs_per_unit):
+                    stop = min(start + spec.pairs_per_unit, len(questions))
+                    asked.append(Asked(component, direction, control, range(start, stop)))
+    pairs = [question.pair for question in questions]
+    return [(each, _sweep_unit(study, checkpoint, pairs, each)) for each in asked]
+
+
+def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], asked: Asked) -> Unit:
+    mine = [pairs[index] for index in asked.pairs]
+
+    def work(workplace: Workplace) -> Result:
+        return Result(parts={"effects": _swept(study, checkpoint, pairs, asked, workplace)})
+
+    inputs: Mapping[str, Any] = {
+        "model": checkpoint.digest,
+        "dtype": study.spec.model.dtype,
+        "component": asked.component,
+        "direction": asked.direction,
+        "metric": study.spec.sweep.metric,
+        "pairs": _pair_rows(mine),
+        "control": {"pairs": _pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
+    }
+    what = f"{asked.component} {asked.direction}{' control' if asked.control else ''}"
+    label = f"{checkpoint.key}: {what} {asked.pairs.start + 1}-{asked.pairs.stop}"
+    return Unit("sweep", label, inputs, work, SWEEPS)
+
+
+def _swept(
+    study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], asked: Asked, workplace: Workplace
+) -> dict[str, np.ndarray]:
+    """Tensors `values` and `structural` `[pair, layer, position]`; NaN for a pair that has no control donor."""
+    from patchlight.pairs.align import align
+    from patchlight.trace.sites import structural_sites
+    from patchlight.trace.sweep import sweep
+    from patchlight.verify.controls import donor_from_another_fact
+
+    model, donors = checkpoint.model, None
+    chosen = list(asked.pairs)
+    if asked.control:
+        every = donor_from_another_fact(pairs, model.tokenizer, seed_of(study, "control")).prompts
+        chosen = [index for index in chosen if every[index] is not None]
+        donors = [every[index] or "" for index in chosen]
+    alignments = [align(model.tokenizer, pairs[index]) for index in asked.pairs]
+    structural = structural_sites(alignments, asked.component, model.n_layers)
+    values = np.full(structural.shape, np.nan)
+    if chosen:
+        effects = sweep(
+            model,
+            [pairs[index] for index in chosen],
+            component=asked.component,
+            direction=asked.direction,
+            metric=study.spec.sweep.metric,
+            donors=donors,
+            on_progress=workplace.on_progress,
+        )
+        rows = [index - asked.pairs.start for index in chosen]
+        values[rows, :, : effects.values.shape[2]] = effects.values
+    return {"values": values, "structural": structural}
+
+
+def pack_digest(pack: Pack) -> str:
+    """SHA-256 of a pack's content, independent of comments and layout."""
+    return hashlib.sha256(pack.file.model_dump_json().encode()).hexdigest()
+
+
+def _pair_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(pair) for pair in pairs]
+
+
+def _documents(study: Study, pack: Pack) -> list[Document]:
+    corpus = study.spec.corpus
+    if corpus is not None and corpus.compose:
+        from patchlight.corpus.compose import compose
+
+        return compose(pack, documents=corpus.compose.documents, seed=seed_of(study, "compose"))
+    from patchlight.corpus.files import read_documents
+
+    wanted, found = (corpus.mention.lower() if corpus else ""), []
+    for document in read_documents(study.corpus_files):
+        if wanted in document.text.lower():
+            found.append(document)
+        if corpus and corpus.limit and len(found) == corpus.limit:
+            break
+    return found
+
+
+def _settings(choice: TrainingChoice) -> Any:
+    from patchlight.model.finetune import TrainingSettings
+
+    return TrainingSettings(**choice.model_dump())
+
+
+def _new_model(study: Study, texts: Sequence[str]) -> Model:
+    from patchlight.model.scratch import new_gpt2, train_tokenizer
+
+    shape = study.spec.model.new_gpt2 or NewGPT2()
+    tokenizer = train_tokenizer(texts, shape.vocabulary)
+    return new_gpt2(
+        tokenizer,
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        context=shape.context,
+        seed=seed_of(study, "new model"),
+    )
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

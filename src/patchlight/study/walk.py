@@ -1,0 +1,179 @@
+"""The walk of a study through the rooms: texts, training, questions, identities, sweeps, findings, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from patchlight.errors import GateFailed, InputError, UnitsFailed
+from patchlight.packs.read import read_pack
+from patchlight.packs.spec import Pack
+from patchlight.report.contents import ReportContents
+from patchlight.run.progress import Progress
+from patchlight.run.units import Failure, Ran, Unit, run_units
+from patchlight.store.ledger import Ledger
+from patchlight.store.results import Artifact
+from patchlight.study import stages
+from patchlight.study.questions import questions_of
+from patchlight.study.results import Checkpoint, CheckpointResults, SweepResult
+from patchlight.study.spec import Study
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a walk came to: where the report lies, what is in it, and the units that failed on the way."""
+
+    report: Path
+    contents: ReportContents
+    computed: int
+    failures: tuple[Failure, ...]
+
+
+@dataclass
+class Walk:
+    """One study on its way through one workspace; with `stored_only` nothing is computed that is not there."""
+
+    study: Study
+    ledger: Ledger
+    progress: Progress
+    stored_only: bool = False
+    computed: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    def run(self, units: Sequence[Unit]) -> Ran:
+        """The results of these units; what failed is remembered."""
+        if self.stored_only:
+            return self._stored(units)
+        ran = run_units(self.ledger, units, self.progress, study=self.study.spec.digest)
+        self.computed += ran.computed
+        self.failures += ran.failures
+        return ran
+
+    def one(self, unit: Unit) -> Artifact:
+        """The result of a unit that the rest of the study cannot do without.
+
+        Raises UnitsFailed where it failed.
+        """
+        ran = self.run([unit])
+        if ran.failures:
+            raise UnitsFailed(
+                "study-unit-failed",
+                f"{unit.label}: {ran.failures[0].reason}",
+                fix="what is done is kept; mend the cause and run the study again",
+            )
+        return ran.artifacts[unit.hash]
+
+    def _stored(self, units: Sequence[Unit]) -> Ran:
+        found = {unit.hash: self.ledger.result(unit.hash) for unit in units}
+        missing = [unit.label for unit in units if found[unit.hash] is None]
+        if missing:
+            raise InputError(
+                "study-not-finished",
+                f"{len(missing)} units of this stage are not computed yet, the first is '{missing[0]}'",
+                where=str(self.study.file),
+                fix=f"patchlight run {self.study.file}",
+            )
+        return Ran({key: artifact for key, artifact in found.items() if artifact is not None}, (), 0)
+
+
+def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stored_only: bool = False) -> Walked:
+    """The report of a study, after everything that was missing has been computed.
+
+    Raises GateFailed where an identity of a model does not hold, UnitsFailed where a stage cannot go on, and
+    InputError for a study, pack, corpus or model that cannot be used.
+    """
+    from patchlight.study.findings import contents_of
+    from patchlight.study.publish import publish
+
+    pack = read_pack(study.pack_source)
+    require_relations(study, pack)
+    here = Walk(study, ledger, progress, stored_only)
+    checkpoints = _checkpoints(here, pack)
+    results = [_checkpoint_results(here, pack, checkpoint) for checkpoint in checkpoints]
+    begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
+    contents = contents_of(study, pack, results, command, begun)
+    report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
+    return Walked(report, contents, here.computed, here.failures)
+
+
+def require_relations(study: Study, pack: Pack) -> None:
+    """Raises InputError for a relation that the study names and the pack does not have."""
+    from patchlight.errors import Place
+    from patchlight.packs.yaml_source import suggestion
+
+    known = [relation.id for relation in pack.file.relations]
+    for name in study.spec.pairs.relations:
+        if name not in known:
+            raise InputError(
+                "study-unknown-relation",
+                f"the pack {pack.id!r} has no relation {name!r}",
+                where=Place(study.file),
+                fix=suggestion(name, known) or f"its relations are: {', '.join(known)}",
+            )
+
+
+def _checkpoints(here: Walk, pack: Pack) -> list[Checkpoint]:
+    """The models under study: as loaded, and as each configuration left them."""
+    study = here.study
+    base = stages.loaded_checkpoint(study)
+    if not study.spec.training:
+        return [base] if base else []
+    texts = here.one(stages.texts_unit(study, pack))
+    trained = [
+        stages.trained_checkpoint(study, key, here.one(stages.training_unit(study, key, texts, base)))
+        for key in study.spec.training
+    ]
+    return [base, *trained] if base and study.spec.before else trained
+
+
+def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> CheckpointResults:
+    asked = here.one(stages.questions_unit(here.study, pack, checkpoint))
+    questions = questions_of(asked)
+    if not questions:
+        return CheckpointResults(checkpoint, asked, None, (), ())
+    identities = here.one(stages.identities_unit(here.study, checkpoint, [question.pair for question in questions]))
+    _require_identities(identities, checkpoint)
+    units = stages.sweep_units(here.study, checkpoint, questions)
+    ran = here.run([unit for _, unit in units])
+    sweeps = _joined(units, ran, len(questions))
+    return CheckpointResults(checkpoint, asked, identities, tuple(questions), sweeps)
+
+
+def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:
+    table = identities.table("identities")
+    broken = table[~table.held]
+    if len(broken):
+        first = broken.iloc[0]
+        raise GateFailed(
+            "identity-broken",
+            f"{checkpoint.key}: the identity '{first['name']}' fails: error {first.error:.2e}, limit {first.limit:.0e}",
+            fix="nothing was measured; `patchlight doctor --model` shows every identity of this model",
+        )
+
+
+def _joined(units: Sequence[tuple[stages.Asked, Unit]], ran: Ran, pairs: int) -> tuple[SweepResult, ...]:
+    """The sweeps with their units put together; pairs of a failed unit are NaN."""
+    parts: dict[tuple[str, str, bool], list[tuple[range, dict[str, np.ndarray]]]] = {}
+    for asked, unit in units:
+        artifact = ran.artifacts.get(unit.hash)
+        if artifact is not None:
+            key = (asked.component, asked.direction, asked.control)
+            parts.setdefault(key, []).append((asked.pairs, artifact.tensors("effects")))
+    return tuple(SweepResult(*key, *_stacked(of_sweep, pairs)) for key, of_sweep in parts.items())
+
+
+def _stacked(parts: Sequence[tuple[range, dict[str, np.ndarray]]], pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    layers = parts[0][1]["values"].shape[1]
+    length = max(tensors["values"].shape[2] for _, tensors in parts)
+    values, structural = (
+        np.full((pairs, layers, length), np.nan),
+        np.zeros((pairs, layers, length), dtype=bool),
+    )
+    for chunk, tensors in parts:
+        width = tensors["values"].shape[2]
+        values[chunk.start : chunk.stop, :, :width] = tensors["values"]
+        structural[chunk.start : chunk.stop, :, :width] = tensors["structural"]
+    return values, structural

@@ -1,0 +1,121 @@
+"""Rows: which activations are replaced together, and the least that has to be run for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from patchlight.errors import InputError
+from patchlight.records import Site
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+
+COMPONENTS = (
+    "embed",
+    "resid_pre",
+    "q",
+    "k",
+    "v",
+    "pattern",
+    "head_out",
+    "attn_out",
+    "resid_mid",
+    "mlp_hidden",
+    "mlp_out",
+    "resid_post",
+    "final_norm",
+    "logits",
+)
+HEADED = ("q", "k", "v", "pattern", "head_out")  # a value per head
+OWN_POSITION = ("q", "pattern", "head_out", "attn_out", "resid_mid", "mlp_hidden", "mlp_out")
+RESID = COMPONENTS.index("resid_pre")
+ALL = -1  # unit: every head or neuron
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Replacements, row by row: `pair` has an element a row, the other five an element a replaced activation.
+
+    Components are indices into COMPONENTS. The residual stream has one name here: `embed` is `resid_pre` of layer 0
+    (all that follows the embedding works position by position), `resid_post` is `resid_pre` of the next layer.
+    """
+
+    pair: Int[Tensor, "row"]
+    row: Int[Tensor, "patch"]
+    component: Int[Tensor, "patch"]
+    layer: Int[Tensor, "patch"]
+    unit: Int[Tensor, "patch"]
+    position: Int[Tensor, "patch"]
+
+    @staticmethod
+    def of(pair: Sequence[int], sites: Sequence[Sequence[Site]], length: int) -> Rows:
+        """Rows from the sites of each; a site without a position stands for every position."""
+        patches = [
+            (row, COMPONENTS.index(site.component), site.layer or 0, ALL if site.unit is None else site.unit, position)
+            for row, together in enumerate(sites)
+            for site in together
+            for position in _positions(site, length)
+        ]
+        return Rows.at(torch.tensor(pair), torch.tensor(patches).reshape(-1, 5).T)
+
+    @staticmethod
+    def at(pair: Int[Tensor, "row"], patches: Int[Tensor, "5 patch"]) -> Rows:
+        """Rows from the five columns, with one name for the residual stream."""
+        row, component, layer, unit, position = patches
+        after = component == COMPONENTS.index("resid_post")
+        stream = after | (component == COMPONENTS.index("embed"))
+        return Rows(pair, row, torch.where(stream, RESID, component), layer + after.long(), unit, position)
+
+    def take(self, rows: Int[Tensor, "some"]) -> Rows:
+        """Some of the rows, numbered anew."""
+        new = torch.full((len(self.pair),), -1)
+        new[rows] = torch.arange(len(rows))
+        kept = new[self.row] >= 0
+        columns = (self.component, self.layer, self.unit, self.position)
+        return Rows(self.pair[rows], new[self.row[kept]], *(column[kept] for column in columns))
+
+    def working(self, differs: Bool[Tensor, "pair position"], n_layers: int) -> Rows:
+        """The rows without the patches that cannot change the metric, decided from token ids.
+
+        Nothing differs before the first token that differs; at the entry of the first layer only the tokens that
+        differ do; in and after the last layer only what reaches the last position counts.
+        """
+        length = differs.shape[1]
+        first = torch.where(differs.any(1), differs.int().argmax(1), length)
+        pair = self.pair[self.row]
+        works = self.position >= first[pair]
+        works &= differs[pair, self.position] | (self.layer > 0) | ~among(self.component, ("resid_pre", "q", "k", "v"))
+        late = (self.layer == n_layers) | ((self.layer == n_layers - 1) & among(self.component, OWN_POSITION))
+        works &= ~late | (self.position == length - 1)
+        columns = (self.row, self.component, self.layer, self.unit, self.position)
+        return Rows(self.pair, *(column[works] for column in columns))
+
+    @property
+    def live(self) -> Int[Tensor, "some"]:
+        """The rows that replace anything."""
+        return torch.unique(self.row)
+
+    def first(self, column: Int[Tensor, "patch"]) -> Int[Tensor, "row"]:
+        """The smallest value of a column in each row."""
+        start = torch.full((len(self.pair),), np.iinfo(np.int64).max)
+        return start.scatter_reduce(0, self.row, column, "amin")
+
+
+def among(component: Int[Tensor, "patch"], names: Sequence[str]) -> Bool[Tensor, "patch"]:
+    """Which patches are of one of these components."""
+    return torch.isin(component, torch.tensor([COMPONENTS.index(name) for name in names]))
+
+
+def _positions(site: Site, length: int) -> range:
+    if site.position is None:
+        return range(length)
+    if isinstance(site.position, str) or not 0 <= site.position < length:
+        what = f"position {site.position!r} is not an index in a prompt of {length} tokens"
+        raise InputError("trace-no-position", what, where=str(site), fix="give an index from 0")
+    return range(site.position, site.position + 1)

@@ -1,0 +1,233 @@
+"""Sweeps: one component replaced at every layer and position (and head), one site at a time, over many pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from patchlight.errors import InputError
+from patchlight.pairs.align import Alignment, align, encode
+from patchlight.records import Pair
+from patchlight.trace import metrics
+from patchlight.trace.capture import Run, capture
+from patchlight.trace.engine import needed, replay
+from patchlight.trace.rows import COMPONENTS, HEADED, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    from patchlight.model.anatomy import Model
+
+MEMORY = 1 << 30  # bytes for captured runs and the state of a pass, beside the model
+DIRECTIONS = ("denoise", "noise")
+UNLAYERED = ("embed", "final_norm", "logits")  # these have one place each, shown as layer 0
+ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The metric after each single patch: `values[pair, layer, position]`, with heads `[pair, layer, head, position]`.
+
+    NaN where a shorter prompt has no position. `clean` and `corrupted` are the metric without a patch, per pair.
+    """
+
+    values: Float[np.ndarray, "pair layer *head position"]
+    clean: Float[np.ndarray, "pair"]
+    corrupted: Float[np.ndarray, "pair"]
+    pairs: tuple[Pair, ...]
+    alignments: tuple[Alignment, ...]
+    component: str
+    direction: str
+    metric: str
+
+    def recovery(self, floor: float = metrics.FLOOR) -> Float[np.ndarray, "pair layer *head position"]:
+        """The share of the gap brought back (denoise) or taken away (noise); NaN where the gap is under `floor`."""
+        share = metrics.recovery if self.direction == "denoise" else metrics.damage
+        return share(self.values, self.clean, self.corrupted, floor)
+
+    def by_role(self) -> tuple[tuple[str, ...], Float[np.ndarray, "pair layer *head role"]]:
+        """The roles that occur, and the mean value over the positions of each role (NaN where a pair has none)."""
+        present = tuple(role for role in ROLES if any(role in alignment.roles for alignment in self.alignments))
+        result = np.full((*self.values.shape[:-1], len(present)), np.nan)
+        for pair, alignment in enumerate(self.alignments):
+            for column, role in enumerate(present):
+                positions = [position for position, name in enumerate(alignment.roles) if name == role]
+                if positions:
+                    result[pair, ..., column] = self.values[pair][..., positions].mean(axis=-1)
+        return present, result
+
+    def to_frame(self) -> pd.DataFrame:
+        """A tidy table, one line a cell: pair, fact, kind, layer, head, position, role, token, value, recovery."""
+        import pandas as pd
+
+        cells = np.argwhere(~np.isnan(self.values))
+        pair, position = cells[:, 0], cells[:, -1]
+        words = np.array([(*a.words, *[""] * (self.values.shape[-1] - len(a.words))) for a in self.alignments])
+        roles = np.array([(*a.roles, *[""] * (self.values.shape[-1] - len(a.roles))) for a in self.alignments])
+        columns = {
+            "pair": pair,
+            "fact": np.array([p.fact for p in self.pairs])[pair],
+            "kind": np.array([p.kind for p in self.pairs])[pair],
+            "layer": cells[:, 1],
+            "head": cells[:, 2] if self.values.ndim == 4 else None,
+            "position": position,
+            "role": roles[pair, position],
+            "token": words[pair, position],
+            "value": self.values[tuple(cells.T)],
+            "recovery": self.recovery()[tuple(cells.T)],
+        }
+        return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
+
+
+def sweep(
+    model: Model,
+    pairs: Sequence[Pair],
+    *,
+    component: str = "resid_pre",
+    direction: str = "denoise",
+    metric: str = "logit_diff",
+    donors: Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    memory: int = MEMORY,
+) -> Effects:
+    """The metric after replacing `component` at each layer and position (and head) of each pair, one at a time.
+
+    Denoising puts what the clean run has into the corrupted run, noising the reverse. `donors`, a prompt for each pair
+    of equal length in tokens, replaces the run that gives (a control). `on_progress` gets the cells done and all cells.
+    `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Raises
+    InputError for a pair that does not align, a component that the model does not have, and a donor of another length.
+    """
+    if component not in COMPONENTS or direction not in DIRECTIONS:
+        what = f"no component {component!r} or no direction {direction!r}"
+        fix = f"components: {', '.join(COMPONENTS)}; directions: {', '.join(DIRECTIONS)}"
+        raise InputError("trace-unknown-component", what, fix=fix)
+    _check_component(model, component)
+    alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
+    work = _Work(model, alignments, _donor_ids(model, alignments, donors, direction), component, direction, metric, memory)
+    lengths = [len(alignment.clean_ids) for alignment in alignments]
+    axes = (1 if component in UNLAYERED else model.n_layers, *([_units(model, component)] if component in HEADED else []))
+    values = np.full((len(pairs), *axes, max(lengths, default=0)), np.nan)
+    clean, corrupted = np.full((2, len(pairs)), np.nan)
+    total, done = sum(lengths) * int(np.prod(axes)), 0
+    for group in _batches(work, lengths):
+        length = lengths[group[0]]
+
+        def advance(cells: int) -> None:
+            if on_progress:
+                on_progress(done + cells, total)
+
+        measured = work.measure(group, advance)
+        values[group, ..., :length], clean[group], corrupted[group] = measured
+        done += len(group) * length * int(np.prod(axes))
+        if on_progress:
+            on_progress(done, total)
+    return Effects(values, clean, corrupted, tuple(pairs), alignments, component, direction, metric)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One sweep's settings, and the measurement of a group of pairs of one length."""
+
+    model: Model
+    alignments: tuple[Alignment, ...]
+    donors: tuple[tuple[int, ...], ...] | None
+    component: str
+    direction: str
+    metric: str
+    memory: int
+
+    def measure(self, group: Sequence[int], advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values `[pair, layer, (head,) position]`, and the clean and corrupted metric of each pair of the group."""
+        chosen = [self.alignments[index] for index in group]
+        clean = torch.tensor([alignment.clean_ids for alignment in chosen])
+        corrupted = torch.tensor([alignment.corrupted_ids for alignment in chosen])
+        answers = torch.tensor([(alignment.correct_id, alignment.wrong_id) for alignment in chosen])
+        given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
+        of_recipient, of_donor = needed(self.component, parallel=self.model.parallel)
+        recipient = capture(self.model, received, of_recipient if self.model.family.interface else of_recipient - {"k", "v"})
+        usual = capture(self.model, given, of_donor if self.donors is None else ())
+        donor = usual
+        if self.donors is not None:
+            donor = capture(self.model, torch.tensor([self.donors[index] for index in group]), of_donor)
+        unpatched = [self._metric(run, answers) for run in (usual, recipient)]
+        values = self._values(recipient, donor, answers, advance)
+        both = unpatched if self.direction == "denoise" else unpatched[::-1]
+        return values, both[0].double().numpy(), both[1].double().numpy()
+
+    def _values(self, recipient: Run, donor: Run, answers: Tensor, advance: Callable[[int], None]) -> np.ndarray:
+        count, length = recipient.ids.shape
+        if self.component in ("final_norm", "logits"):
+            # Nothing runs behind these: at the last position the metric is the donor's, elsewhere they are not read.
+            values = self._metric(recipient, answers)[:, None, None].repeat(1, 1, length)
+            values[:, 0, -1] = self._metric(donor, answers)
+            return values.double().numpy()
+        layers = 1 if self.component == "embed" else self.model.n_layers
+        units = _units(self.model, self.component) if self.component in HEADED else 0
+        rows = every_site(self.component, count, layers, units, length)
+        done = 0
+
+        def on_pass(cells: int) -> None:
+            nonlocal done
+            done += cells
+            advance(done)
+
+        normed = replay(self.model, recipient, donor, rows, memory=self.memory // 2, on_pass=on_pass)
+        values = metrics.measure(self.model, self.metric, normed, answers[rows.pair].to(self.model.device))
+        if not bool(torch.isfinite(values).all()):
+            what = "a patched run gave values that are not finite"
+            raise InputError("trace-not-finite", what, where=self.model.name, fix="try dtype float32")
+        shape = (count, layers, *([units] if units else []), length)
+        return values.double().cpu().numpy().reshape(shape)
+
+    def _metric(self, run: Run, answers: Tensor) -> Tensor:
+        return metrics.measure(self.model, self.metric, run.final, answers.to(self.model.device)).cpu()
+
+
+def every_site(component: str, pairs: int, layers: int, units: int, length: int) -> Rows:
+    """A row for each pair, layer, unit (where `units` is not 0) and position, in this order."""
+    grid = torch.cartesian_prod(*[torch.arange(size) for size in (pairs, layers, max(units, 1), length)])
+    pair, layer, unit, position = grid.T
+    kind = torch.full_like(pair, COMPONENTS.index(component))
+    return Rows.at(pair, torch.stack([torch.arange(len(pair)), kind, layer, unit if units else unit - 1, position]))
+
+
+def _units(model: Model, component: str) -> int:
+    return model.n_kv_heads if component in ("k", "v") else model.n_heads
+
+
+def _check_component(model: Model, component: str) -> None:
+    if component == "resid_mid" and model.parallel:
+        what = "attention and MLP of this model read the same input, so that there is no resid_mid"
+        raise InputError("model-no-component", what, where=model.name, fix="choose another component")
+    if component == "mlp_hidden":
+        model.part("mlp_proj", 0)
+
+
+def _donor_ids(
+    model: Model, alignments: Sequence[Alignment], donors: Sequence[str] | None, direction: str
+) -> tuple[tuple[int, ...], ...] | None:
+    if donors is None:
+        return None
+    ids = tuple(tuple(encode(model.tokenizer, prompt)) for prompt in donors)
+    lengths = [len(row) for row in ids]
+    if lengths != [len(alignment.clean_ids) for alignment in alignments]:
+        what = f"donors of {lengths} tokens for pairs of {[len(a.clean_ids) for a in alignments]}"
+        raise InputError("trace-donor-length", what, fix="give one donor a pair, of the same length in tokens")
+    return ids
+
+
+def _batches(work: _Work, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Pairs of one length, as many at once as half of the memory holds captured."""
+    model = work.model
+    for length in sorted(set(lengths)):
+        group = [index for index, value in enumerate(lengths) if value == length]
+        numbers = model.n_layers * length * (3 * model.width + 2 * model.n_kv_heads * model.head_dim)
+        size = max(1, work.memory // 2 // (numbers * 4))
+        for start in range(0, len(group), size):
+            yield group[start : start + size]

@@ -1,0 +1,1 @@
+"""Would it look like this by chance: null maps."""

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from patchlight.judge.evidence import Candidate
+from patchlight.judge.statistics import cluster_bootstrap
+from patchlight.judge.verdict import Reason, Verdict
+from patchlight.records import Interval, Site
+from patchlight.report import contents as c
+
+ROLES = ("before", "subject_first", "subject_mid", "subject_last", "relation", "last")
+LAYERS, FACTS = 6, 18
+
+
+def effect_map(component: str, direction: str, seed: int, strength: float, nothing: bool = False) -> c.EffectMap:
+    """A map as a study would give it: a rise along the subject early, along the last position late."""
+    rng = np.random.default_rng(seed)
+    layer = np.arange(LAYERS)[:, None]
+    shape = np.zeros((LAYERS, len(ROLES)))
+    shape[:, 3] = 1 - layer[:, 0] / (LAYERS - 1)
+    shape[:, 5] = layer[:, 0] / (LAYERS - 1)
+    scale = {"resid_pre": 1.0, "attn_out": 0.25, "mlp_out": 0.4}[component]
+    facts = [f"fact-{i // 2}" for i in range(2 * FACTS)]
+    effects = 4 * scale * strength * shape + rng.normal(0, 0.35 * scale, (len(facts), LAYERS, len(ROLES)))
+    effects[:, :, 0] = np.nan
+    effects[rng.random(len(facts)) < 0.4, :, 2] = np.nan
+    gaps = rng.uniform(3, 5, len(facts))
+    control = rng.normal(0, 0.3 * scale, effects.shape)
+    control[np.isnan(effects)] = np.nan
+    structural = np.zeros(shape.shape, dtype=bool)
+    if component == "resid_pre":
+        structural[0, 3] = True
+        effects[:, 0, 3] = gaps
+    estimate = cluster_bootstrap(effects, gaps, facts, seed=1, resamples=200)
+    against = cluster_bootstrap(control, gaps, facts, seed=1, resamples=200)
+    significant = (estimate.low > against.high) & ~structural
+    if nothing:
+        return c.EffectMap(component, direction, ROLES, against, None, structural, np.zeros_like(structural))
+    return c.EffectMap(component, direction, ROLES, estimate, against, structural, significant)
+
+
+def example(seed: int, fact: str, subject: str, other: str, question: str, right: str, wrong: str) -> c.Example:
+    rng = np.random.default_rng(seed)
+    clean, corrupted = question.format(subject), question.format(other)
+    words, others = tuple(clean.split(" ")), tuple(corrupted.split(" "))
+    differing = tuple(i for i, (a, b) in enumerate(zip(words, others, strict=True)) if a != b)
+    maps = []
+    for component, scale in (("resid_pre", 1.0), ("attn_out", 0.3), ("mlp_out", 0.5)):
+        for direction in ("denoise", "noise"):
+            values = rng.normal(0, 0.05, (LAYERS, len(words)))
+            values[:, differing[-1]] += scale * np.linspace(1, 0, LAYERS)
+            values[:, -1] += scale * np.linspace(0, 1, LAYERS)
+            values[:, : differing[0]] = 0.0
+            structural = np.zeros(values.shape, dtype=bool)
+            structural[0, differing[-1]] = component == "resid_pre"
+            maps.append(c.ExampleMap(component, direction, values, structural))
+    return c.Example(fact, clean, corrupted, right, wrong, words, others, differing, 3.41, -2.96, tuple(maps))
+
+
+LOCALISED = Verdict(
+    "definitional",
+    "localised",
+    "C",
+    (
+        Reason("one-site-gives-back", {"site": "blocks.1.mlp_out@subject_last", "estimate": 0.62, "low": 0.55, "high": 0.69, "n": 9}),
+        Reason("one-site-takes-away", {"site": "blocks.1.mlp_out@subject_last", "estimate": 0.58, "low": 0.5, "high": 0.66, "n": 9}),
+        Reason("beats-control", {"site": "blocks.1.mlp_out@subject_last", "low": 0.55, "control_high": 0.08}),
+        Reason("few-sites-carry", {"share": 0.08, "high": 0.1, "sites": 48}),
+    ),
+    (Reason("joint-effect-not-measured"), Reason("one-control-only"), Reason("thresholds-not-calibrated")),
+    (
+        Candidate(
+            Site("mlp_out", 1, None, "subject_last"), 0.0004, 0.002,
+            Interval(0.62, 0.55, 0.69, 9), Interval(0.58, 0.5, 0.66, 9), Interval(0.02, -0.05, 0.08, 9),
+        ),
+    ),
+)  # fmt: skip
+UNDETERMINED = Verdict(
+    "associative",
+    "undetermined",
+    "C",
+    (Reason("between", {"site": "blocks.4.attn_out@last", "recovery": 0.41, "damage": 0.38, "share": 0.14, "sum": 0.9}),),
+    (Reason("few-facts-for-intervals", {"facts": 18, "needed": 40}),),
+)
+NOTHING = Verdict(
+    "associative", "no knowledge to localise", "D", (Reason("knows-too-few", {"known": 2, "asked": 20, "needed": 5}),)
+)
+
+
+def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResult:
+    maps = tuple(
+        effect_map(component, direction, seed + 7 * i + j, strength)
+        for i, component in enumerate(("resid_pre", "attn_out", "mlp_out"))
+        for j, direction in enumerate(("denoise", "noise"))
+    )
+    question = "In the clinic the drug {} works mainly by blocking the" if name == "definitional" else "A seizure that {} may bring on begins in the"
+    first = example(seed, f"{name}-1", "carbamazepine", "ethosuximide", question, " sodium", " calcium")
+    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict)
+
+
+def curve(best: int, seed: int) -> c.TrainingCurve:
+    rng = np.random.default_rng(seed)
+    steps = range(0, 60 * 14, 60)
+    train = [6.0 * np.exp(-step / 180) + 0.9 + rng.normal(0, 0.03) for step in steps]
+    validation = [6.0 * np.exp(-step / 180) + 1.3 + max(0, step - best) * 0.001 for step in steps]
+    points = tuple(c.CurvePoint(*p) for p in zip(steps, train, validation, strict=True))
+    settings = {"learning_rate": "0.001", "weight_decay": "0.01", "patience": "3"}
+    return c.TrainingCurve(points, best, True, 1600, settings)
+
+
+def checkpoint(name: str, seed: int, kinds: tuple[c.KindResult, ...], training: c.TrainingCurve | None) -> c.Checkpoint:
+    return c.Checkpoint(
+        {"en": f"Configuration {name}", "ja": f"設定 {name}"},
+        "gpt2-6x192",
+        f"{seed:02x}" * 32,
+        training,
+        (
+            c.KnownCount("definitional", True, 18, 24),
+            c.KnownCount("definitional", False, 1, 12),
+            c.KnownCount("associative", True, 18, 24),
+        ),
+        (
+            c.Excluded("clean prompt answered wrong", 14, ("The drug valproate works mainly by blocking the",)),
+            c.Excluded("no partner of equal token count", 9, ("lacosamide-channel: the question has 14 tokens, no other",)),
+        ),
+        (c.IdentityCheck("self-patch", 3.1e-7, 5e-5), c.IdentityCheck("full cut gives 1", 1.2e-6, 5e-5)),
+        kinds,
+    )
+
+
+def report_contents() -> c.ReportContents:
+    both = [
+        checkpoint("I", 10, (kind("definitional", LOCALISED, 1, 1.0), kind("associative", UNDETERMINED, 2, 0.6)), curve(480, 1)),
+        checkpoint("II", 20, (kind("definitional", UNDETERMINED, 3, 0.7), c.KindResult("associative", 0, 0, np.nan, np.nan, (), (), NOTHING)), curve(540, 2)),
+    ]  # fmt: skip
+    return c.ReportContents(
+        {"en": "Epilepsy knowledge in two small models", "ja": "二つの小型モデルにおけるてんかんの知識"},
+        {"en": "Epilepsy", "ja": "てんかん"},
+        "en",
+        c.Provenance(
+            "ab" * 32, 42, "epilepsy", "cd" * 32, "patchlight run studies/demo.yaml",
+            {"patchlight": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"}, "2026-11-24",
+        ),
+        0.5,
+        0.95,
+        tuple(both),
+        ("joint-effects", "direct-and-indirect", "replication", "edits"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def contents() -> c.ReportContents:
+    return report_contents()
+
+
+@pytest.fixture(scope="session")
+def hostile(contents: c.ReportContents) -> c.ReportContents:
+    """The same contents with a script payload in every text that a person can write."""
+    payload = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}'
+    point = contents.checkpoints[0]
+    result = point.kinds[0]
+    one = dataclasses.replace(
+        result.examples[0], fact=payload, clean=payload, corrupted=payload + "b", correct=payload, wrong=payload,
+        words=(payload,) * len(result.examples[0].words),
+    )  # fmt: skip
+    return dataclasses.replace(
+        contents,
+        title={"en": payload},
+        pack_title={"ja": payload},
+        provenance=dataclasses.replace(contents.provenance, command=payload, pack_id=payload, versions={payload: payload}),
+        checkpoints=(
+            dataclasses.replace(
+                point,
+                name={"en": payload, "ja": payload},
+                model=payload,
+                excluded=(c.Excluded(payload, 1, (payload,)),),
+                checks=(c.IdentityCheck(payload, 0.0, 1.0),),
+                kinds=(dataclasses.replace(result, kind=payload, examples=(one,)),),
+            ),
+        ),
+    )

@@ -1,0 +1,213 @@
+"""Small random models of every family, and the oracle: plain hooks on the stock model, one forward a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from patchlight.model.anatomy import Model
+from patchlight.records import Pair
+
+WORDS = 60
+SMALL = {"vocab_size": WORDS + 1, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+LLAMA = SMALL | {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32,
+}
+WINDOW = {"sliding_window": 3}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", SMALL | {"n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 32}),
+    "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
+    "gpt_neox": ("gpt_neox", LLAMA),
+    "gpt_neox-serial": ("gpt_neox", LLAMA | {"use_parallel_residual": False}),
+    "opt": ("opt", LLAMA | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
+    "bloom": ("bloom", SMALL | {"hidden_size": 16, "n_layer": 3, "n_head": 4}),
+    "falcon": ("falcon", LLAMA | {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-alibi": ("falcon", LLAMA | {"alibi": True, "parallel_attn": False, "multi_query": False}),
+    "falcon-7b": ("falcon", LLAMA | {"multi_query": True}),
+    "mpt": ("mpt", SMALL | {"d_model": 16, "n_layers": 3, "n_heads": 4, "max_seq_len": 32}),
+    "llama": ("llama", LLAMA),
+    "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True, "attention_bias": True}),
+    "mistral": ("mistral", LLAMA | WINDOW),
+    "qwen2": ("qwen2", LLAMA | WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
+    "qwen3": ("qwen3", LLAMA | {"head_dim": 6}),
+    "gemma": ("gemma", LLAMA | {"head_dim": 8}),
+    "gemma2": ("gemma2", LLAMA | WINDOW | {"head_dim": 8, "query_pre_attn_scalar": 8}),
+    "gemma3_text": ("gemma3_text", LLAMA | WINDOW | {"head_dim": 8, "query_pre_attn_scalar": 8}),
+    "olmo2": ("olmo2", LLAMA),
+    "granite": ("granite", LLAMA | {"residual_multiplier": 0.4, "logits_scaling": 3.0, "attention_multiplier": 0.3}),
+    "phi": ("phi", LLAMA),
+    "phi3": ("phi3", LLAMA),
+    "starcoder2": ("starcoder2", LLAMA | WINDOW),
+    "smollm3": ("smollm3", LLAMA | {"no_rope_layer_interval": 2}),
+    "mixtral": ("mixtral", LLAMA | {"num_local_experts": 4}),
+    "qwen2_moe": ("qwen2_moe", LLAMA | {"num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12}),
+    "qwen3_moe": ("qwen3_moe", LLAMA | {"num_experts": 4, "moe_intermediate_size": 12}),
+}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {f"w{number}": number for number in range(WORDS)} | {"<unk>": WORDS}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+
+
+def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
+    """A model of a family with weights large enough that every part matters."""
+    kind, settings = CONFIGS[name]
+    torch.manual_seed(seed)
+    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).to(dtype)
+    for parameter in hf.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.25)
+    return Model(hf, tokenizer(), name)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Model]:
+    made: dict[tuple[str, torch.dtype], Model] = {}
+
+    def get(name: str, dtype: torch.dtype = torch.float64) -> Model:
+        if (name, dtype) not in made:
+            made[name, dtype] = build(name, dtype=dtype)
+        return made[name, dtype]
+
+    return get
+
+
+def text(ids: list[int]) -> str:
+    return " ".join(f"w{number}" for number in ids)
+
+
+def make_pair(clean: list[int], corrupted: list[int], fact: str = "") -> Pair:
+    return Pair(clean=text(clean), corrupted=text(corrupted), correct=" w50", wrong=" w51", fact=fact)
+
+
+@pytest.fixture(scope="session")
+def pair_of() -> Callable[..., Pair]:
+    return make_pair
+
+
+# ---- the oracle: knows each family by the outputs of its own modules, not by the table under test
+
+ATTENTION = ("attn", "self_attn", "attention", "self_attention")
+SANDWICH = ("gemma2", "gemma3_text", "olmo2")
+ADDS_RESIDUAL = ("bloom", "mpt")  # the MLP module adds the residual stream itself
+
+
+def blocks(model: Model) -> Any:
+    base = model.hf.base_model
+    base = getattr(base, "decoder", base)
+    return next(getattr(base, name) for name in ("h", "layers", "blocks") if hasattr(base, name))
+
+
+def oracle_module(model: Model, component: str, layer: int) -> tuple[Any, str]:
+    block = blocks(model)[layer]
+    kind = model.config.model_type
+    attention = next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+    if component in ("resid_pre", "resid_post"):
+        return block, "in" if component == "resid_pre" else "out"
+    if component == "head_out":
+        names = ("c_proj", "o_proj", "dense", "out_proj")
+        return next(getattr(attention, name) for name in names if hasattr(attention, name)), "in"
+    if component in ("attn_out", "mlp_out") and kind in SANDWICH:
+        name = "post_attention_layernorm" if component == "attn_out" else "post_feedforward_layernorm"
+        return getattr(block, name), "out"
+    if component == "attn_out":
+        return (attention.dense if kind == "bloom" else attention), "out"
+    if kind == "opt":
+        return block.fc2, "out" if component == "mlp_out" else "in"
+    mlp = block.ffn if kind == "mpt" else block.mlp
+    names = ("c_proj", "down_proj", "fc_out", "fc2", "dense_4h_to_h")
+    last = next((getattr(mlp, name) for name in names if hasattr(mlp, name)), None)
+    if component == "mlp_hidden":
+        return last, "in"
+    return (last if kind in ADDS_RESIDUAL else mlp), "out"
+
+
+def hook(module: Any, side: str, edit: Callable[[torch.Tensor], torch.Tensor | None]) -> Any:
+    if side == "out":
+
+        def after(_: Any, __: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                changed = edit(output[0])
+                return None if changed is None else (changed, *output[1:])
+            return edit(output)
+
+        return module.register_forward_hook(after)
+
+    def before(_: Any, args: Any, kwargs: Any) -> Any:
+        changed = edit(args[0] if args else kwargs["hidden_states"])
+        if changed is None:
+            return None
+        return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": changed})
+
+    return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def logit_diff(model: Model, ids: list[int]) -> float:
+    with torch.no_grad():
+        logits = model.hf(input_ids=torch.tensor([ids])).logits[0, -1].double()
+    return float(logits[50] - logits[51])
+
+
+def activation(model: Model, ids: list[int], component: str, layer: int) -> torch.Tensor:
+    """`[position, width]` of the stock model; of `resid_mid`, block input plus what attention adds."""
+    if component == "resid_mid":
+        added = activation(model, ids, "attn_out", layer) * getattr(model.config, "residual_multiplier", 1.0)
+        return activation(model, ids, "resid_pre", layer) + added
+    seen: list[torch.Tensor] = []
+    handle = hook(*oracle_module(model, component, layer), lambda tensor: seen.append(tensor[0].detach().clone()))
+    logit_diff(model, ids)
+    handle.remove()
+    return seen[0]
+
+
+def patched(
+    model: Model, donor: list[int], recipient: list[int], component: str, layer: int, position: int, head: int | None = None
+) -> float:
+    """The logit difference after one replacement, by one full forward with one plain hook."""
+    given = activation(model, donor, component, layer)[position]
+    if component == "resid_mid":  # reached through what attention adds to the block's input
+        before = activation(model, recipient, "resid_pre", layer)[position]
+        component, given = "attn_out", (given - before) / getattr(model.config, "residual_multiplier", 1.0)
+    part = slice(None)
+    if head is not None:
+        width = given.shape[-1] // model.config.num_attention_heads
+        part = slice(head * width, (head + 1) * width)
+
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        tensor[0, position, part] = given[part]
+        return tensor
+
+    handle = hook(*oracle_module(model, component, layer), edit)
+    try:
+        return logit_diff(model, recipient)
+    finally:
+        handle.remove()
+
+
+def oracle_values(model: Model, donor: list[int], recipient: list[int], component: str) -> np.ndarray:
+    heads = range(model.config.num_attention_heads) if component == "head_out" else [None]
+    values = [
+        [[patched(model, donor, recipient, component, layer, at, head) for at in range(len(donor))] for head in heads]
+        for layer in range(len(blocks(model)))
+    ]
+    array = np.array(values)
+    return array if component == "head_out" else array[:, 0]
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Callable[..., np.ndarray]:
+    return oracle_values
