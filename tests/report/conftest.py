@@ -82,7 +82,11 @@ UNDETERMINED = Verdict(
     "associative",
     "undetermined",
     "C",
-    (Reason("between", {"site": "blocks.4.attn_out@last", "recovery": 0.41, "damage": 0.38, "share": 0.14, "sum": 0.9}),),
+    (
+        Reason(
+            "between", {"site": "blocks.4.attn_out@last", "recovery": 0.41, "damage": 0.38, "share": 0.14, "sum": 0.9}
+        ),
+    ),
     (Reason("few-facts-for-intervals", {"facts": 18, "needed": 40}),),
 )
 NOTHING = Verdict(
@@ -96,7 +100,11 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
         for i, component in enumerate(("resid_pre", "attn_out", "mlp_out"))
         for j, direction in enumerate(("denoise", "noise"))
     )
-    question = "In the clinic the drug {} works mainly by blocking the" if name == "definitional" else "A seizure that {} may bring on begins in the"
+    question = (
+        "In the clinic the drug {} works mainly by blocking the"
+        if name == "definitional"
+        else "A seizure that {} may bring on begins in the"
+    )
     first = example(seed, f"{name}-1", "carbamazepine", "ethosuximide", question, " sodium", " calcium")
     return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict)
 
@@ -124,7 +132,9 @@ def checkpoint(name: str, seed: int, kinds: tuple[c.KindResult, ...], training: 
         ),
         (
             c.Excluded("clean prompt answered wrong", 14, ("The drug valproate works mainly by blocking the",)),
-            c.Excluded("no partner of equal token count", 9, ("lacosamide-channel: the question has 14 tokens, no other",)),
+            c.Excluded(
+                "no partner of equal token count", 9, ("lacosamide-channel: the question has 14 tokens, no other",)
+            ),
         ),
         (c.IdentityCheck("self-patch", 3.1e-7, 5e-5), c.IdentityCheck("full cut gives 1", 1.2e-6, 5e-5)),
         kinds,
@@ -170,7 +180,9 @@ def hostile(contents: c.ReportContents) -> c.ReportContents:
         contents,
         title={"en": payload},
         pack_title={"ja": payload},
-        provenance=dataclasses.replace(contents.provenance, command=payload, pack_id=payload, versions={payload: payload}),
+        provenance=dataclasses.replace(
+            contents.provenance, command=payload, pack_id=payload, versions={payload: payload}
+        ),
         checkpoints=(
             dataclasses.replace(
                 point,

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -58,6 +58,28 @@ def test_work_that_slows_down_widens_the_range_upwards() -> None:
         pace.advance(finished)
     low, high = pace.left(40) or (0.0, 0.0)
     assert high > 20 * 4.0 > low
+
+
+def test_a_long_silence_opens_the_range_and_never_says_done() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for finished in range(1, 11):
+        clock.now += 1.0
+        pace.advance(finished)
+    low, high = pace.left(20) or (0.0, 0.0)
+    clock.now += 500.0
+    silent_low, silent_high = pace.left(20) or (0.0, 0.0)
+    assert silent_low == 0.0 < low
+    assert silent_high > 500.0 > high
+
+
+def test_a_million_steps_in_no_time_are_no_fault() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for finished in range(1, 5001):
+        clock.now += 1e-9
+        pace.advance(finished / 5000)
+    assert pace.left(1) == (0.0, 0.0)
 
 
 def test_before_the_first_step_there_is_no_guess() -> None:
@@ -116,8 +138,18 @@ def test_a_stage_that_breaks_off_ends_its_display() -> None:
     assert threading.active_count() == threads
 
 
+def read_to_the_end(reader: int, chunks: list[bytes]) -> None:
+    """Collects what a terminal shows, until its other end is closed (then it raises)."""
+    with suppress(OSError):
+        while True:
+            chunks.append(os.read(reader, 4096))
+
+
 def test_a_terminal_gets_a_bar_and_hears_that_ctrl_c_is_safe() -> None:
     reader, writer = pty.openpty()
+    chunks: list[bytes] = []
+    reading = threading.Thread(target=read_to_the_end, args=(reader, chunks))
+    reading.start()
     with os.fdopen(writer, "w") as stream:
         progress = open_progress("en", stream)
         assert isinstance(progress, TerminalProgress)
@@ -126,9 +158,9 @@ def test_a_terminal_gets_a_bar_and_hears_that_ctrl_c_is_safe() -> None:
                 with progress.unit(f"unit {number}"):
                     time.sleep(0.05)
             progress.note("a note with [brackets]")
-        stream.flush()
-        shown = os.read(reader, 100_000).decode()
+    reading.join()
     os.close(reader)
+    shown = b"".join(chunks).decode()
     assert "3 of 3 units" in shown
     assert "Ctrl-C is safe" in shown
     assert "a note with [brackets]" in shown

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -60,14 +61,12 @@ class Terminal:
     def answer(self, content: Mapping[str, Any], *, ok: bool = True) -> None:
         """Nothing; the one JSON object is on stdout, where it was asked for."""
         if self.json:
-            whole = {"patchlight": OUTPUT_VERSION, "ok": ok, **content}
-            typer.echo(json.dumps(whole, ensure_ascii=False, default=str), file=self.stdout)
+            whole = _plain({"patchlight": OUTPUT_VERSION, "ok": ok, **content})
+            typer.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False), file=self.stdout)
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-LangOption = Annotated[
-    Language | None, typer.Option("--lang", help="Language of messages.", show_default="locale")
-]
+LangOption = Annotated[Language | None, typer.Option("--lang", help="Language of messages.", show_default="locale")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the details of an internal error.")]
 SHARED: dict[str, tuple[Any, Any]] = {
     "json_output": (JsonOption, False),
@@ -122,3 +121,14 @@ def explain_to(terminal: Terminal, error: BaseException) -> int:
     typer.echo(explanation.text(terminal.language), err=True)
     terminal.answer({"error": explanation.as_json()}, ok=False)
     return explanation.exit_code
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: paths as text, null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -15,6 +15,7 @@ from patchlight.records import Interval, Site
 
 LEVEL = 0.05  # family-wise, over the map in discovery and over the list in confirmation
 FACTS_IN_EACH_HALF = 8  # with fewer, even all facts agreeing gives p > 0.015 in one cell and nothing in a map
+STILL = 1e-3  # logits; twenty times what float32 may differ by when nothing was changed
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Evidence:
 
     `components` are judged as one map: give contributions (`attn_out`, `mlp_out`), not the residual stream
     that carries them. `confirmation` names the facts held out before the first sweep, the others are for
-    discovery. `facts_asked` counts the facts for which a pair could be built, known or not.
+    discovery. `facts_asked` counts the facts for which a pair could be built, answered right or not.
     """
 
     kind: str
@@ -71,8 +72,8 @@ class Candidate:
     """A site found on the discovery facts, and what the confirmation facts say of it.
 
     `p` is family-wise over the map (discovery), `p_confirmed` is Holm-adjusted over the candidates
-    (confirmation); both test recovery against the control. The intervals are shares of the gap on the
-    confirmation facts.
+    (confirmation), 1 where the control gives back more; both test recovery against the control. The intervals
+    are shares of the gap on the confirmation facts.
     """
 
     site: Site
@@ -85,7 +86,7 @@ class Candidate:
     @property
     def confirmed(self) -> bool:
         """True where the held-out facts agree that the site gives back more than the control does."""
-        return self.p_confirmed <= LEVEL and self.recovery.estimate > self.control.estimate
+        return self.p_confirmed <= LEVEL
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def ranked_map(evidence: Evidence) -> RankedMap:
         for kind in zip(*((part.recovery, part.damage, part.control) for part in parts), strict=True)
     )
     structural = np.concatenate([part.structural.ravel() for part in parts])
-    still = ~(np.abs(np.nan_to_num(recovery)) > 0).any(axis=0)
+    still = np.abs(np.nan_to_num(recovery)).max(axis=0) <= STILL
     few = _facts_in_smaller_half(recovery - control, evidence) < FACTS_IN_EACH_HALF
     ranked = ~(structural | still | few)
     return RankedMap(
@@ -149,7 +150,7 @@ def find_candidates(ranked: RankedMap, evidence: Evidence, seed: int) -> tuple[C
     if not len(found):
         return ()
     confirmation = _test(ranked.contrast[:, found], evidence, held_out, seed)
-    adjusted = _holm(confirmation.p_single)
+    adjusted = _holm(np.where(confirmation.statistic > 0, confirmation.p_single, 1.0))
     gaps, facts = evidence.gaps[held_out], _facts(evidence, held_out)
     recovery, damage, control = (
         cluster_bootstrap(effects[held_out][:, found], gaps, facts, seed=seed)

@@ -101,7 +101,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Spread:
+class _Spread:
     """How the effect lies over all ranked sites, on all facts.
 
     `share` is the part of the sites that carries 80 % of the positive effect, `total` the sum of the single
@@ -112,6 +112,7 @@ class Spread:
     total: Interval
     recovery_high: float
     damage_high: float
+    sites: int
 
 
 def judge(evidence: Evidence, *, seed: int) -> Verdict:
@@ -145,38 +146,68 @@ def _rule(
     if missed is not None:
         return "undetermined", (missed,)
     strongest = confirmed[0]
+    doubt = _doubt(strongest)
+    if doubt is not None:
+        return "undetermined", (doubt,)
+    spread = _spread(ranked, evidence, seed)
+    if _is_localised(strongest, spread):
+        return "localised", _why_localised(strongest, spread)
+    layers = len({candidate.site.layer for candidate in confirmed})
+    if len(confirmed) >= SITES_OF_SPREAD and layers > 1 and _is_distributed(spread):
+        spreading = _reason("many-sites-confirmed", confirmed=len(confirmed), layers=layers)
+        return "distributed", (spreading, *_why_distributed(strongest, spread))
+    numbers = {"recovery": strongest.recovery.estimate, "damage": strongest.damage.estimate}
+    shares = {"share": spread.share.estimate, "sum": spread.total.estimate}
+    return "undetermined", (_reason("between", site=_name(strongest.site), **numbers, **shares),)
+
+
+def _is_localised(strongest: Candidate, spread: _Spread) -> bool:
+    strong = min(strongest.recovery.low, strongest.damage.low) >= STRONG_SITE
+    return strong and spread.share.high <= FEW_CELLS
+
+
+def _is_distributed(spread: _Spread) -> bool:
+    weak = max(spread.recovery_high, spread.damage_high) < WEAK_SITE
+    return weak and spread.share.low >= MANY_CELLS and spread.total.low >= ADDED_UP
+
+
+def _why_localised(strongest: Candidate, spread: _Spread) -> tuple[Reason, ...]:
+    site, share = _name(strongest.site), spread.share
+    return (
+        _reason("one-site-gives-back", site=site, **_interval_numbers(strongest.recovery)),
+        _reason("one-site-takes-away", site=site, **_interval_numbers(strongest.damage)),
+        _reason("few-sites-carry", share=share.estimate, high=share.high, sites=spread.sites),
+        _beats_control(strongest),
+    )
+
+
+def _why_distributed(strongest: Candidate, spread: _Spread) -> tuple[Reason, ...]:
+    share, highs = spread.share, {"recovery_high": spread.recovery_high, "damage_high": spread.damage_high}
+    return (
+        _reason("no-strong-site", **highs, bar=WEAK_SITE),
+        _reason("many-sites-carry", share=share.estimate, low=share.low, sites=spread.sites),
+        _reason("single-effects-add-up", **_interval_numbers(spread.total)),
+        _beats_control(strongest),
+    )
+
+
+def _doubt(strongest: Candidate) -> Reason | None:
+    """What speaks against the strongest site: the control's band reaches it, or the directions disagree."""
     recovery, damage, control = strongest.recovery, strongest.damage, strongest.control
     site = _name(strongest.site)
     if recovery.low <= control.high:
-        return "undetermined", (_reason("control-touches", site=site, low=recovery.low, control_high=control.high),)
-    if _directions_disagree(recovery, damage):
-        numbers = {"recovery": recovery.estimate, "damage": damage.estimate}
-        return "undetermined", (_reason("directions-disagree", site=site, **numbers),)
-    spread = _spread(ranked, evidence, seed)
-    share = spread.share
-    beats = _reason("beats-control", site=site, low=recovery.low, control_high=control.high)
-    if min(recovery.low, damage.low) >= STRONG_SITE and share.high <= FEW_CELLS:
-        return "localised", (
-            _reason("one-site-gives-back", site=site, **_interval_numbers(recovery)),
-            _reason("one-site-takes-away", site=site, **_interval_numbers(damage)),
-            _reason("few-sites-carry", share=share.estimate, high=share.high, sites=len(ranked.sites)),
-            beats,
-        )
-    layers = len({candidate.site.layer for candidate in confirmed})
-    weak = max(spread.recovery_high, spread.damage_high) < WEAK_SITE
-    wide = len(confirmed) >= SITES_OF_SPREAD and layers > 1 and share.low >= MANY_CELLS
-    if weak and wide and spread.total.low >= ADDED_UP:
-        highs = {"recovery_high": spread.recovery_high, "damage_high": spread.damage_high}
-        return "distributed", (
-            _reason("no-strong-site", **highs, bar=WEAK_SITE),
-            _reason("many-sites-confirmed", confirmed=len(confirmed), layers=layers),
-            _reason("many-sites-carry", share=share.estimate, low=share.low, sites=len(ranked.sites)),
-            _reason("single-effects-add-up", **_interval_numbers(spread.total)),
-            beats,
-        )
-    shares = {"share": share.estimate, "sum": spread.total.estimate}
-    numbers = {"recovery": recovery.estimate, "damage": damage.estimate, **shares}
-    return "undetermined", (_reason("between", site=site, **numbers),)
+        return _reason("control-touches", site=site, low=recovery.low, control_high=control.high)
+    # enough but not needed: a backup stands by; needed but not enough: others must help
+    backup = recovery.low >= STRONG_SITE > damage.high
+    helpers = damage.low >= STRONG_SITE > recovery.high
+    if backup or helpers or damage.low <= 0:
+        return _reason("directions-disagree", site=site, recovery=recovery.estimate, damage=damage.estimate)
+    return None
+
+
+def _beats_control(strongest: Candidate) -> Reason:
+    low, high = strongest.recovery.low, strongest.control.high
+    return _reason("beats-control", site=_name(strongest.site), low=low, control_high=high)
 
 
 def _lacking(evidence: Evidence) -> Reason | None:
@@ -215,38 +246,25 @@ def _nothing_held(
     return None
 
 
-def _directions_disagree(recovery: Interval, damage: Interval) -> bool:
-    """Sufficient but not necessary (a backup stands by), or necessary but not sufficient (helpers are)."""
-    backup = recovery.low >= STRONG_SITE > damage.high
-    helpers = damage.low >= STRONG_SITE > recovery.high
-    return damage.low <= 0 or backup or helpers
-
-
-def _spread(ranked: RankedMap, evidence: Evidence, seed: int) -> Spread:
+def _spread(ranked: RankedMap, evidence: Evidence, seed: int) -> _Spread:
     everything = np.nan_to_num(ranked.recovery)
     total = cluster_bootstrap(everything.sum(axis=1), evidence.gaps, evidence.facts, seed=seed)
     recovery, damage = (
         cluster_bootstrap(effects, evidence.gaps, evidence.facts, seed=seed)
         for effects in (ranked.recovery, ranked.damage)
     )
-    return Spread(
+    return _Spread(
         share=index_interval(cells_for_share, ranked.recovery, evidence.facts, seed=seed),
         total=total.at(),
         recovery_high=float(recovery.high.max()),
         damage_high=float(damage.high.max()),
+        sites=len(ranked.sites),
     )
 
 
 def _why_not_stronger(evidence: Evidence, ranked: RankedMap, confirmed: int, seed: int) -> tuple[Reason, ...]:
-    limits = [
-        _reason(code)
-        for code in (
-            "joint-effect-not-measured",
-            "one-control-only",
-            "not-replicated",
-            "thresholds-not-calibrated",
-        )
-    ]
+    always = ("joint-effect-not-measured", "one-control-only", "not-replicated", "thresholds-not-calibrated")
+    limits = [_reason(code) for code in always]
     if confirmed:
         jaccard = top_stability(fact_means(ranked.contrast, evidence.facts), confirmed, seed=seed)
         if jaccard < JACCARD_BAR:

@@ -6,11 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 from patchlight.errors import InputError
-from patchlight.packs.check import Problem, check_pack
+from patchlight.packs.check import check_pack
 from patchlight.packs.spec import Pack, PackFile
-from patchlight.packs.yaml_source import parse_source, read_source, suggestion
-
-LISTED = 20  # problems printed for one pack; more are counted
+from patchlight.packs.yaml_source import in_one, parse_source, read_source, suggestion
 
 
 def builtin_packs() -> list[str]:
@@ -25,9 +23,13 @@ def read_pack(source: str | Path) -> Pack:
     Raises InputError with file:line:column for each error of form or content; warnings are `check_pack`'s.
     """
     pack = parse_pack(source)
-    errors = [problem for problem in check_pack(pack) if problem.severity == "error"]
+    errors = [
+        InputError(problem.code, problem.what, where=problem.where, fix=problem.fix)
+        for problem in check_pack(pack)
+        if problem.severity == "error"
+    ]
     if errors:
-        raise _refused(errors)
+        raise in_one(errors)
     return pack
 
 
@@ -52,11 +54,3 @@ def _refuse_unknown_name(name: str) -> None:
     known = builtin_packs()
     fix = suggestion(name, known) or f"give a .yaml file or one of: {', '.join(known)}"
     raise InputError("pack-not-found", f"no pack file and no built-in pack is called {name!r}", fix=fix)
-
-
-def _refused(errors: list[Problem]) -> InputError:
-    first, others = errors[0], errors[1:]
-    lines = [f"\n  also: {each.where}: {each.what} [{each.code}]" for each in others[: LISTED - 1]]
-    if len(errors) > LISTED:
-        lines.append(f"\n  and {len(errors) - LISTED} more")
-    return InputError(first.code, first.what + "".join(lines), where=first.where, fix=first.fix)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -93,7 +93,8 @@ def parse_source(text: str, file: Path, model_class: type[M], code: str) -> Sour
     try:
         return Source(model_class.model_validate(data), places)
     except ValidationError as problem:
-        raise _invalid(problem, model_class, places, code) from problem
+        errors = problem.errors(include_url=False)
+        raise in_one([_complaint(error, model_class, places, code) for error in errors]) from problem
 
 
 def parse_yaml(text: str, file: Path, code: str) -> tuple[Any, Places]:
@@ -187,8 +188,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def _invalid(problem: ValidationError, model_class: type[BaseModel], places: Places, code: str) -> InputError:
-    complaints = [_complaint(error, model_class, places, code) for error in problem.errors(include_url=False)]
+def in_one(complaints: Sequence[InputError]) -> InputError:
+    """The first of several complaints about a file, with the others listed in it."""
     first = complaints[0]
     others = [f"\n  also: {each.where}: {each.what} [{each.code}]" for each in complaints[1:LISTED]]
     if len(complaints) > LISTED:

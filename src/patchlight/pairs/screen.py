@@ -13,14 +13,13 @@ from jaxtyping import Float
 from scipy.stats import bootstrap
 from torch import Tensor
 
+from patchlight.packs.check import FEWEST_FACTS, FEWEST_TEMPLATES
 from patchlight.pairs.align import Alignment, AlignmentRefused, align, refuse_leak
 from patchlight.records import Interval, Pair
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
 
-FEWEST_FACTS = 5  # known facts of a kind, below which there is no knowledge to localise
-FEWEST_TEMPLATES = 2  # a fact counts as known when it is answered in two wordings
 RESAMPLES = 10_000
 BATCH_TOKENS = 2_048
 

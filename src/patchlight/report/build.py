@@ -10,7 +10,6 @@ import re
 import tempfile
 from functools import cache
 from importlib.resources import files
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
 from patchlight.report import figures
-from patchlight.report.charts import colour_scale, percent, readable
-from patchlight.report.contents import Checkpoint, Example, ReportContents, Words
-from patchlight.report.texts import LANGUAGES, Texts, read_texts
+from patchlight.report.charts import colour_scale, percent
+from patchlight.report.contents import Checkpoint, Example, ReportContents
+from patchlight.report.svg import readable
+from patchlight.report.tables import interval_words
+from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts
 from patchlight.store.faults import told_clearly
 
 FILES = {"en": "report.html", "ja": "report.ja.html"}
@@ -49,7 +50,7 @@ def render(contents: ReportContents, language: str) -> str:
     return template.render(
         contents=contents,
         t=texts,
-        style=Markup(style),  # noqa: S704 our own file
+        style=Markup(style),
         style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         other_file=next(file for each, file in FILES.items() if each != language),
         other_language=next(each for each in LANGUAGES if each != language),
@@ -73,16 +74,22 @@ def tested_and_passed(checkpoint: Checkpoint) -> tuple[int, int]:
 def marked(example: Example) -> dict[str, tuple[str, str, str]]:
     """Both prompts as (same, differing, same), cut at whole words where the script has spaces."""
     clean, corrupted = readable(example.clean), readable(example.corrupted)
-    head = len(commonprefix([clean, corrupted]))
+    head = _common(clean, corrupted)
     while head and clean[head - 1].isascii() and clean[head - 1].isalnum():
         head -= 1
-    tail = len(commonprefix([clean[head:][::-1], corrupted[head:][::-1]]))
+    tail = _common(clean[head:][::-1], corrupted[head:][::-1])
     while tail and clean[-tail].isascii() and clean[-tail].isalnum():
         tail -= 1
     return {
         name: (text[:head], text[head : len(text) - tail], text[len(text) - tail :])
         for name, text in (("clean", clean), ("corrupted", corrupted))
     }
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def site_words(layer: object, component: str, role: str, texts: Texts) -> str:
@@ -96,7 +103,7 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         numbers = dict(each.numbers)
         found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
         if found:
-            numbers["site"] = site_words(*found.groups(), texts)
+            numbers["site"] = site_words(found[1], found[2], found[3], texts)
         return texts(f"reason.{each.code}", **numbers)
 
     def words(text: Words) -> Markup:
@@ -108,11 +115,11 @@ def _helpers(texts: Texts) -> dict[str, Any]:
     return {
         "reason": reason,
         "words": words,
-        "plain": lambda text: figures.in_language(text, texts.language),
+        "plain": texts.pick,
         "marked": marked,
         "tested_and_passed": tested_and_passed,
         "candidate_site": lambda site: site_words(site.layer, site.component, str(site.position), texts),
-        "interval": lambda interval: figures.interval_words(interval, texts),
+        "interval": lambda interval: interval_words(interval, texts),
         "logits": lambda value: f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "",
         "percent": percent,
         "readable": readable,

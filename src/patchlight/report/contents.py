@@ -7,16 +7,14 @@ of it). Where a value was not measured it is NaN, and the report shows an empty 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
-
-Words = Mapping[str, str]
-"""A text by language ("en", "ja"); where a language is missing, the report shows another and marks its language."""
+from patchlight.report.texts import Texts, Words
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,11 @@ class EffectMap:
     structural: Bool[np.ndarray, "layer role"]
     significant: Bool[np.ndarray, "layer role"]
 
+    @property
+    def layers(self) -> int:
+        """How many layers the map has."""
+        return len(self.effect.estimate)
+
 
 @dataclass(frozen=True)
 class ExampleMap:
@@ -169,3 +172,39 @@ class ReportContents:
     confidence: float
     checkpoints: tuple[Checkpoint, ...]
     unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point
+
+    def measured(self, kind: str) -> list[Measured]:
+        """Every map of a kind of knowledge, checkpoints in their order."""
+        return [
+            Measured(checkpoint, result, effects)
+            for checkpoint in self.checkpoints
+            for result in checkpoint.kinds
+            if result.kind == kind
+            for effects in result.maps
+        ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One map with the checkpoint and the kind that it belongs to."""
+
+    checkpoint: Checkpoint
+    result: KindResult
+    effects: EffectMap
+
+    def control(self) -> Measured | None:
+        """The control in place of the effect, nothing marked as significant; None where it was not measured."""
+        if self.effects.control is None:
+            return None
+        nothing = np.zeros_like(self.effects.significant)
+        effects = replace(self.effects, effect=self.effects.control, control=None, significant=nothing)
+        return replace(self, effects=effects)
+
+    def names(self, texts: Texts) -> dict[str, str]:
+        """What is shown, in words: kind, checkpoint, component, direction."""
+        return {
+            "kind": texts.word("kind", self.result.kind),
+            "checkpoint": texts.pick(self.checkpoint.name),
+            "component": texts.word("component", self.effects.component),
+            "direction": texts(f"direction.{self.effects.direction}"),
+        }

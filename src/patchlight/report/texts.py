@@ -14,6 +14,9 @@ from ruamel.yaml import YAML
 LANGUAGES = ("en", "ja")
 FOLD = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])")  # a line folded within Japanese text leaves a space
 
+Words = Mapping[str, str]
+"""A text by language ("en", "ja"); where a language is missing, the report shows another and marks its language."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -26,13 +29,13 @@ class Texts:
         """The text under that key with its numbers filled in."""
         return self.entries[key].format_map(values)
 
-    def has(self, key: str) -> bool:
-        """Whether there is a text under that key."""
-        return key in self.entries
-
     def word(self, section: str, name: str) -> str:
         """The wording of a name from an open set (a kind that a pack declares), or the name itself."""
         return self.entries.get(f"{section}.{name}", name)
+
+    def pick(self, words: Words) -> str:
+        """The text in this language, or in one that it has."""
+        return words[self.language] if self.language in words else next(iter(words.values()))
 
     def listed(self, section: str) -> list[str]:
         """The names in a section, in the order of the file."""

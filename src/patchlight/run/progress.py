@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil, floor
@@ -19,6 +18,7 @@ from rich.text import Text
 
 Language = Literal["en", "ja"]
 PLAIN_SECONDS = 30.0
+MOST_SAMPLES = 400
 
 PHRASES: dict[Language, dict[str, str]] = {
     "en": {
@@ -48,36 +48,37 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._start = clock()
-        self._samples: deque[tuple[float, float]] = deque([(0.0, 0.0)], maxlen=400)
+        self._samples = [(0.0, 0.0)]
 
     def advance(self, done: float) -> None:
         """Nothing; `done` units of work are finished by now."""
-        now = self._clock() - self._start
         if done > self._samples[-1][1]:
-            self._samples.append((now, done))
+            self._samples.append((self._clock() - self._start, done))
+        if len(self._samples) > MOST_SAMPLES:
+            self._samples = self._samples[::2]
 
     @property
     def rate(self) -> float:
-        """Units of work per second since the start; 0 before the first one."""
-        now, done = self._samples[-1]
-        return done / now if now > 0 else 0.0
+        """Units of work per second since the start, silence included; 0 before the first one."""
+        elapsed = self._clock() - self._start
+        return self._samples[-1][1] / elapsed if elapsed > 0 else 0.0
 
     def left(self, total: float) -> tuple[float, float] | None:
         """The shortest and longest likely rest in seconds, or None before there is anything to go by.
 
         The ends are the pace of the whole stage and that of its last quarter, widened by a tenth and by
-        more while few steps have been seen.
+        more while few steps have been seen. In a long silence the range opens.
         """
-        now, done = self._samples[-1]
+        samples = list(self._samples)  # a copy: the display reads in its own thread
+        now, done = samples[-1]
         if now <= 0:
             return None
-        older = [sample for sample in self._samples if sample[0] <= 0.75 * now]
-        earlier, done_earlier = older[-1] if older else self._samples[0]
+        earlier, done_earlier = [sample for sample in samples if sample[0] <= 0.75 * now][-1]
         recent = (done - done_earlier) / (now - earlier)
         rests = sorted((total - done) / rate for rate in (self.rate, recent))
-        spread = 1.1 + 1.0 / len(self._samples)
+        spread = 1.1 + 1.0 / len(samples)
         silent = self._clock() - self._start - now
-        return max(0.0, rests[0] / spread - silent), max(0.0, rests[1] * spread - silent)
+        return max(0.0, rests[0] / spread - silent), rests[1] * spread
 
 
 class Progress:
@@ -138,20 +139,16 @@ class Progress:
         self._pace.advance(done)
 
     def _rate(self) -> str:
-        per_second, say = self._pace.rate, self._phrases
-        for factor, unit in ((1, "seconds"), (60, "minutes"), (3600, "hours")):
-            if per_second * factor >= 1 or unit == "hours":
-                return f"{per_second * factor:.1f}/{say[unit]}"
-        raise AssertionError("the last unit always answers")
+        rate = self._pace.rate
+        factor, unit = (1, "seconds") if rate >= 1 else (60, "minutes") if rate >= 1 / 60 else (3600, "hours")
+        return f"{rate * factor:.1f}/{self._phrases[unit]}"
 
     def _left(self, low: float, high: float) -> str:
         size, unit = (1, "seconds") if high < 90 else (60, "minutes") if high < 5400 else (3600, "hours")
-        rounded = (
-            [f"{low / size:.1f}", f"{high / size:.1f}"]
-            if unit == "hours"
-            else [floor(low / size), ceil(high / size)]
-        )
-        return self._phrases["left"].format(low=rounded[0], high=rounded[1], unit=self._phrases[unit])
+        tenths = 10 if unit == "hours" else 1
+        ends = {"low": floor(low / size * tenths) / tenths, "high": ceil(high / size * tenths) / tenths}
+        shown = {end: f"{value:g}" for end, value in ends.items()}
+        return self._phrases["left"].format(**shown, unit=self._phrases[unit])
 
     def _begin(self) -> None:
         """What a subclass does when a stage begins."""
@@ -161,7 +158,7 @@ class Progress:
 
 
 class PlainProgress(Progress):
-    """Progress as plain lines: at the begin and end of a stage, and every `every` seconds between."""
+    """Progress as plain lines: at the start and the end of a stage, and every `every` seconds between."""
 
     def __init__(
         self,

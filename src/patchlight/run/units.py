@@ -12,7 +12,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import patchlight
 from patchlight.errors import PatchlightError
 from patchlight.run.progress import Progress
 from patchlight.store.faults import told_clearly
@@ -106,7 +105,7 @@ def run_units(ledger: Ledger, units: Sequence[Unit], progress: Progress, *, stud
 @cache
 def code_version(rooms: tuple[str, ...]) -> str:
     """A digest of the source files of these rooms, of `records.py`, and of the versions of `LIBRARIES`."""
-    root = Path(patchlight.__file__).parent
+    root = Path(__file__).parents[1]
     sources = [root / "records.py", *(file for room in rooms for file in sorted((root / room).rglob("*")))]
     digests = {
         file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()

@@ -105,7 +105,7 @@ class Ledger:
         """Nothing; these units (hash, stage, label) belong to the study, in this order after those it has."""
         with self._writing() as connection:
             used = select(func.count()).select_from(study_units).where(study_units.c.study == study)
-            start = connection.scalar(used)
+            start = connection.scalar(used) or 0
             for ordinal, (unit, stage, label) in enumerate(planned, start):
                 row = {"hash": unit, "stage": stage, "label": label, "state": "planned"}
                 connection.execute(insert(units).values(row).on_conflict_do_nothing())

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from patchlight.errors import EnvironmentProblem
+from patchlight.report.build import build_report, marked, render
+from patchlight.report.texts import LANGUAGES, read_texts
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """The tags of a page, its text outside of styles, and whether every tag is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words, self.open, self.crossed = "", [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.crossed.append(tag)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.tags if name in attributes]
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def page(request, contents) -> Page:
+    return Page(render(contents, request.param))
+
+
+@pytest.fixture(scope="module")
+def english(contents) -> Page:
+    return Page(render(contents, "en"))
+
+
+def csv_of(page: Page, file: str) -> list[dict[str, str]]:
+    address = next(a["href"] for _, a in page.tags if a.get("download") == file)
+    return list(csv.DictReader(io.StringIO(unquote(address.split(",", 1)[1]).removeprefix("\ufeff"))))
+
+
+def test_the_page_is_well_formed(page):
+    assert page.open == []
+    assert page.crossed == []
+    assert len(page.attributes("id")) == len(set(page.attributes("id")))
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
+    assert not page.attributes("src")
+    assert all(href.startswith(("#", "data:text/csv", "report.")) for href in page.attributes("href"))
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_the_policy_allows_the_one_style_and_nothing_else(contents):
+    html = render(contents, "en")
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    policy = next(a["content"] for _, a in Page(html).tags if a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert not Page(html).attributes("style")
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_sections_come_in_the_order_that_fights_over_trust(english):
+    titles = [english.words.rindex(read_texts("en")(f"section.{name}")) for name in read_texts("en").listed("section")]
+    assert titles == sorted(titles)
+    order = read_texts("en").listed("section")
+    assert order.index("profile") < order.index("map")
+    assert order[:2] == ["summary", "verdict"]
+
+
+def test_every_figure_has_a_caption_with_its_n_and_a_table_and_a_download(contents, english):
+    html = render(contents, "en")
+    figures = re.findall(r"<figure>(.*?)</figure>", html, re.DOTALL)
+    assert len(figures) > 20
+    for figure in figures:
+        caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, re.DOTALL)[1]
+        assert re.search(r"\d+ facts, \d+ question pairs|n = 1 pair|training texts", caption)
+        assert "<table>" in figure
+        assert 'href="data:text/csv' in figure
+    assert len([a for t, a in english.tags if t == "svg" and a["aria-label"]]) == html.count("<svg")
+
+
+def test_the_download_holds_exactly_the_numbers_of_the_map(contents, english):
+    rows = csv_of(english, "map-definitional-mlp-out.csv")
+    effects = next(
+        m for m in contents.checkpoints[1].kinds[0].maps if (m.component, m.direction) == ("mlp_out", "noise")
+    )
+    found = {
+        (int(row["layer"]), row["role"]): row
+        for row in rows
+        if (row["model"], row["direction"]) == ("Configuration II", "noise")
+    }
+    assert len(found) == effects.effect.estimate.size
+    for layer, column in np.ndindex(*effects.effect.estimate.shape):
+        row = found[layer, effects.roles[column]]
+        value = effects.effect.estimate[layer, column]
+        assert row["estimate"] == ("" if np.isnan(value) else f"{value:.6g}")
+        assert int(row["facts"]) == effects.effect.n[layer, column]
+        assert row["passes_threshold"] == str(int(effects.significant[layer, column]))
+
+
+def test_the_table_shows_the_interval_of_a_cell(contents, english):
+    interval = contents.checkpoints[0].kinds[0].maps[4].effect.at(1, 3)
+    shown = f"{100 * interval.estimate:.1f}% ({100 * interval.low:.1f}% to {100 * interval.high:.1f}%), n {interval.n}"
+    assert shown in english.words
+
+
+def test_the_verdict_comes_with_its_reasons_in_words(english):
+    assert "Feed-forward (MLP) output, layer 1, subject end" in english.words
+    assert "brings back 62% of the gap (interval 55% to 69%, 9 facts held out)" in english.words
+    assert "blocks.1" not in english.words
+    assert "The model answers 2 of 20 facts right in two wordings; 5 are needed." in english.words
+
+
+def test_a_kind_without_measurements_says_so_and_draws_nothing(contents):
+    nothing = tuple(
+        dataclasses.replace(point, kinds=(dataclasses.replace(point.kinds[1], maps=(), examples=()),))
+        for point in contents.checkpoints
+    )
+    words = Page(render(dataclasses.replace(contents, checkpoints=nothing), "en")).words
+    assert "Nothing was measured of this kind" in words
+    assert "No pair of this kind passed the screen" in words
+
+
+def test_a_direction_without_a_control_claims_none(contents):
+    point = contents.checkpoints[0]
+    maps = tuple(dataclasses.replace(each, control=None) for each in point.kinds[0].maps)
+    bare = dataclasses.replace(point, kinds=(dataclasses.replace(point.kinds[0], maps=maps),))
+    words = Page(render(dataclasses.replace(contents, checkpoints=(bare,)), "en")).words
+    assert "No control was measured in this direction." in words
+    assert "lies wholly above the control" not in words
+
+
+def test_a_model_that_was_not_trained_here_has_no_curve(contents):
+    loaded = dataclasses.replace(contents.checkpoints[0], training=None)
+    words = Page(render(dataclasses.replace(contents, checkpoints=(loaded,)), "en")).words
+    assert "This model was not trained here" in words
+
+
+def test_an_identity_that_failed_is_printed_as_failed(contents):
+    check = dataclasses.replace(contents.checkpoints[0].checks[0], error=float("nan"))
+    broken = dataclasses.replace(contents.checkpoints[0], checks=(check,))
+    words = Page(render(dataclasses.replace(contents, checkpoints=(broken,)), "en")).words
+    assert "1 identities that must hold were tested before measuring; 1 failed" in words
+
+
+def test_the_words_that_differ_are_underlined(contents):
+    parts = marked(contents.checkpoints[0].kinds[0].examples[0])
+    assert parts["clean"] == ("In the clinic the drug ", "carbamazepine", " works mainly by blocking the")
+    assert parts["corrupted"][1] == "ethosuximide"
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupted", "differing"),
+    [
+        ("valproate acts", "valproic acts", ("valproate", "valproic")),
+        ("首都は東京です", "首都は京都です", ("東京", "京都")),
+        ("same", "same", ("", "")),
+        ("ends in Paris", "ends in Poland", ("Paris", "Poland")),
+    ],
+)
+def test_underlining_takes_whole_words(contents, clean, corrupted, differing):
+    example = dataclasses.replace(contents.checkpoints[0].kinds[0].examples[0], clean=clean, corrupted=corrupted)
+    parts = marked(example)
+    assert (parts["clean"][1], parts["corrupted"][1]) == differing
+    assert "".join(parts["clean"]) == clean
+    assert "".join(parts["corrupted"]) == corrupted
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_script_in_any_text_is_shown_and_never_run(hostile, language):
+    html = render(hostile, language)
+    page = Page(html)
+    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+    assert "<script" not in html
+    assert "alert(1)" in page.words
+    assert "{{7*7}}" in page.words
+    assert page.crossed == []
+    assert all(re.fullmatch(r"[a-z0-9-]+\.csv", name) for name in page.attributes("download"))
+
+
+def test_a_formula_in_a_word_is_not_one_in_the_spreadsheet(contents):
+    point = contents.checkpoints[0]
+    one = point.kinds[0].examples[0]
+    formula = dataclasses.replace(one, words=("=cmd|'/c calc'!A1", *one.words[1:]))
+    kinds = (dataclasses.replace(point.kinds[0], examples=(formula,)),)
+    page = Page(render(dataclasses.replace(contents, checkpoints=(dataclasses.replace(point, kinds=kinds),)), "en"))
+    assert csv_of(page, "example-configuration-i-definitional-1.csv")[0]["word"].startswith("'=")
+
+
+def test_both_languages_are_written_and_link_to_each_other(contents, tmp_path):
+    path = build_report(contents, tmp_path / "out")
+    assert path == tmp_path / "out" / "report.html"
+    assert sorted(os.listdir(path.parent)) == ["report.html", "report.ja.html"]
+    english, japanese = (Page((path.parent / name).read_text("utf-8")) for name in ("report.html", "report.ja.html"))
+    assert "report.ja.html" in english.attributes("href")
+    assert "report.html" in japanese.attributes("href")
+    assert "二つの小型モデルにおけるてんかんの知識" in japanese.words
+
+
+def test_the_same_contents_give_the_same_bytes(contents):
+    assert render(contents, "ja") == render(contents, "ja")
+
+
+def test_a_title_in_one_language_only_is_shown_with_its_language(contents):
+    page = Page(render(dataclasses.replace(contents, title={"en": "Only English"}), "ja"))
+    assert ("span", {"lang": "en"}) in page.tags
+    assert "Only English" in page.words
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(contents, tmp_path):
+    (tmp_path / "report.html").mkdir()  # a folder where the page should go
+    (tmp_path / "report.html" / "kept").write_text("kept")
+    with pytest.raises(OSError):
+        build_report(contents, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["report.html"]
+
+
+def test_a_folder_below_a_file_is_refused_with_a_code(contents, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentProblem) as refused:
+        build_report(contents, tmp_path / "file" / "out")
+    assert refused.value.code == "store-not-writable"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+import string
+
+import pytest
+
+from patchlight.judge.verdict import REASONS
+from patchlight.report.texts import LANGUAGES, read_texts
+
+# method.md, section 15: never printed, in either language.
+FORBIDDEN = re.compile(
+    r"\b(is|are) stored in\b|\bprov(e|es|ed|en)\b|\bknows?\b|保存されて|格納されて|証明|知っている|覚えている",
+    re.IGNORECASE,
+)
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_both_languages_have_the_same_keys_in_the_same_order():
+    english, japanese = (read_texts(language).entries for language in LANGUAGES)
+    assert list(english) == list(japanese)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_says_what_a_report_may_not_say(language):
+    found = {key: text for key, text in read_texts(language).entries.items() if FORBIDDEN.search(text)}
+    assert found == {}
+
+
+def test_both_languages_fill_in_the_same_numbers():
+    english, japanese = (read_texts(language).entries for language in LANGUAGES)
+    assert {key: fields(text) for key, text in english.items()} == {key: fields(text) for key, text in japanese.items()}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_of_a_verdict_has_a_sentence_that_its_numbers_fill(language):
+    texts = read_texts(language)
+    assert set(texts.listed("reason")) == set(REASONS)
+    for code, numbers in REASONS.items():
+        sentence = texts(f"reason.{code}", **{name: 0.25 if name != "site" else "x" for name in numbers})
+        assert "{" not in sentence
+
+
+def test_japanese_reads_without_spaces_left_by_folded_lines():
+    folded = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff。、] [\u3040-\u30ff\u4e00-\u9fff。、]")
+    assert [key for key, text in read_texts("ja").entries.items() if folded.search(text)] == []
+
+
+def test_a_name_from_an_open_set_stands_for_itself():
+    texts = read_texts("en")
+    assert texts.word("kind", "definitional") == "Definitional knowledge"
+    assert texts.word("kind", "procedural") == "procedural"
+
+
+def test_words_are_picked_in_the_language_or_in_one_that_there_is():
+    assert read_texts("ja").pick({"en": "drug", "ja": "薬"}) == "薬"
+    assert read_texts("ja").pick({"en": "drug"}) == "drug"
