@@ -60,14 +60,15 @@ def example(seed: int, fact: str, subject: str, other: str, question: str, right
     return c.Example(fact, clean, corrupted, right, wrong, words, others, differing, 3.41, -2.96, tuple(maps))
 
 
+SITE = "blocks.1.mlp_out@subject_last"
 LOCALISED = Verdict(
     "definitional",
     "localised",
     "C",
     (
-        Reason("one-site-gives-back", {"site": "blocks.1.mlp_out@subject_last", "estimate": 0.62, "low": 0.55, "high": 0.69, "n": 9}),
-        Reason("one-site-takes-away", {"site": "blocks.1.mlp_out@subject_last", "estimate": 0.58, "low": 0.5, "high": 0.66, "n": 9}),
-        Reason("beats-control", {"site": "blocks.1.mlp_out@subject_last", "low": 0.55, "control_high": 0.08}),
+        Reason("one-site-gives-back", {"site": SITE, "estimate": 0.62, "low": 0.55, "high": 0.69, "n": 9}),
+        Reason("one-site-takes-away", {"site": SITE, "estimate": 0.58, "low": 0.5, "high": 0.66, "n": 9}),
+        Reason("beats-control", {"site": SITE, "low": 0.55, "control_high": 0.08}),
         Reason("few-sites-carry", {"share": 0.08, "high": 0.1, "sites": 48}),
     ),
     (Reason("joint-effect-not-measured"), Reason("one-control-only"), Reason("thresholds-not-calibrated")),
@@ -142,10 +143,10 @@ def checkpoint(name: str, seed: int, kinds: tuple[c.KindResult, ...], training: 
 
 
 def report_contents() -> c.ReportContents:
-    both = [
-        checkpoint("I", 10, (kind("definitional", LOCALISED, 1, 1.0), kind("associative", UNDETERMINED, 2, 0.6)), curve(480, 1)),
-        checkpoint("II", 20, (kind("definitional", UNDETERMINED, 3, 0.7), c.KindResult("associative", 0, 0, np.nan, np.nan, (), (), NOTHING)), curve(540, 2)),
-    ]  # fmt: skip
+    unanswered = c.KindResult("associative", 0, 0, np.nan, np.nan, (), (), NOTHING)
+    first = (kind("definitional", LOCALISED, 1, 1.0), kind("associative", UNDETERMINED, 2, 0.6))
+    second = (kind("definitional", UNDETERMINED, 3, 0.7), unanswered)
+    both = [checkpoint("I", 10, first, curve(480, 1)), checkpoint("II", 20, second, curve(540, 2))]
     return c.ReportContents(
         {"en": "Epilepsy knowledge in two small models", "ja": "二つの小型モデルにおけるてんかんの知識"},
         {"en": "Epilepsy", "ja": "てんかん"},

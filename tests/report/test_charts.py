@@ -108,7 +108,7 @@ def test_any_text_can_be_drawn(words):
 def test_a_profile_puts_effect_and_control_beside_each_other():
     series = [Series("subject end", intervals([0.9, 0.5]), intervals([0.0, 0.0]), np.array([False, False]))]
     drawing = layer_profile(series, TEXTS, "a profile")
-    assert "subject end, layer 1: 50.0% (40.0% to 60.0%)" in titles_of(drawing)
+    assert "subject end, layer 1: 50.0% (40.0% to 60.0%), n 10" in titles_of(drawing)
     assert len([p for p in parsed(drawing).iter(f"{SVG}path") if p.get("fill-opacity") == "0.3"]) == 2
 
 

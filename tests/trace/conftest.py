@@ -26,6 +26,7 @@ LLAMA = SMALL | {
     "max_position_embeddings": 32,
 }
 WINDOW = {"sliding_window": 3}
+EXPERTS = {"num_experts_per_tok": 2, "experts_implementation": "eager"}  # the grouped product has no float64
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", SMALL | {"n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 32}),
     "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
@@ -51,9 +52,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("phi3", LLAMA),
     "starcoder2": ("starcoder2", LLAMA | WINDOW),
     "smollm3": ("smollm3", LLAMA | {"no_rope_layer_interval": 2}),
-    "mixtral": ("mixtral", LLAMA | {"num_local_experts": 4}),
-    "qwen2_moe": ("qwen2_moe", LLAMA | {"num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12}),
-    "qwen3_moe": ("qwen3_moe", LLAMA | {"num_experts": 4, "moe_intermediate_size": 12}),
+    "mixtral": ("mixtral", LLAMA | EXPERTS | {"num_local_experts": 4}),
+    "qwen2_moe": ("qwen2_moe", LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12}),
+    "qwen3_moe": ("qwen3_moe", LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12}),
 }
 
 
@@ -156,6 +157,11 @@ def hook(module: Any, side: str, edit: Callable[[torch.Tensor], torch.Tensor | N
     return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
+def one(tensor: torch.Tensor) -> torch.Tensor:
+    """The only prompt of a batch, `[position, width]`; OPT's MLP works without the batch axis."""
+    return tensor if tensor.dim() == 2 else tensor[0]
+
+
 def logit_diff(model: Model, ids: list[int]) -> float:
     with torch.no_grad():
         logits = model.hf(input_ids=torch.tensor([ids])).logits[0, -1].double()
@@ -168,7 +174,7 @@ def activation(model: Model, ids: list[int], component: str, layer: int) -> torc
         added = activation(model, ids, "attn_out", layer) * getattr(model.config, "residual_multiplier", 1.0)
         return activation(model, ids, "resid_pre", layer) + added
     seen: list[torch.Tensor] = []
-    handle = hook(*oracle_module(model, component, layer), lambda tensor: seen.append(tensor[0].detach().clone()))
+    handle = hook(*oracle_module(model, component, layer), lambda tensor: seen.append(one(tensor).detach().clone()))
     logit_diff(model, ids)
     handle.remove()
     return seen[0]
@@ -189,7 +195,7 @@ def patched(
 
     def edit(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.clone()
-        tensor[0, position, part] = given[part]
+        one(tensor)[position, part] = given[part]
         return tensor
 
     handle = hook(*oracle_module(model, component, layer), edit)

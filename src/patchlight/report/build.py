@@ -19,10 +19,9 @@ from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
 from patchlight.report import figures
-from patchlight.report.charts import colour_scale, percent
+from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
-from patchlight.report.tables import interval_words
 from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts
 from patchlight.store.faults import told_clearly
 

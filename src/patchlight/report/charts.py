@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from patchlight.judge.statistics import IntervalMap
+from patchlight.records import Interval
 from patchlight.report.contents import CurvePoint
 from patchlight.report.svg import Canvas, Drawing, Point, readable, text_width
 from patchlight.report.texts import Texts
@@ -134,16 +135,23 @@ def loss_curve(points: Sequence[CurvePoint], best_step: int, texts: Texts, label
         plot.canvas.line(ends, stroke_width=1.4, **style)
         for end in ends if style is STYLES[0] else []:
             plot.canvas.circle(end, 2.6, fill=style["stroke"])
-        words = texts(key, step=best_step)
-        start = (plot.right - 130, plot.top + 10 + 15 * order)
-        plot.canvas.line([start, (start[0] + 24, start[1])], **style)
-        plot.canvas.text((start[0] + 30, start[1] + 4), words)
+        x = 8 + (0, 106, 222)[order]
+        plot.canvas.line([(x, 12), (x + 18, 12)], **style)
+        plot.canvas.text((x + 22, 16), texts(key, step=best_step))
     return plot.canvas.done()
 
 
 def percent(value: float, digits: int = 0) -> str:
     """A share as a percentage with a real minus sign; empty for NaN."""
     return f"{100 * value:z.{digits}f}%".replace("-", "−") if math.isfinite(value) else ""
+
+
+def interval_words(interval: Interval, texts: Texts) -> str:
+    """An interval as percentages with its number of facts; empty where nothing was measured."""
+    if not math.isfinite(interval.estimate):
+        return ""
+    numbers = {name: percent(getattr(interval, name), 1) for name in ("estimate", "low", "high")}
+    return texts("page.interval" if math.isfinite(interval.low) else "page.no_interval", n=interval.n, **numbers)
 
 
 def colour(share: float) -> str:
@@ -153,6 +161,13 @@ def colour(share: float) -> str:
     pairs = zip(_channels(ANCHORS[lower]), _channels(ANCHORS[lower + 1]), strict=True)
     mixed = [round(a + (b - a) * (place - lower)) for a, b in pairs]
     return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+def runs(present: Bool[np.ndarray, " layer"]) -> list[list[int]]:
+    """Stretches of layers without a gap between them."""
+    layers = np.flatnonzero(present)
+    stretches = np.split(layers, np.flatnonzero(np.diff(layers) > 1) + 1)
+    return [stretch.tolist() for stretch in stretches if len(stretch)]
 
 
 @dataclass(frozen=True)
@@ -193,21 +208,22 @@ class _Plot:
 
     def control_bars(self, control: IntervalMap, side: float) -> None:
         """Draws the interval of the control of each layer as a grey bar."""
+        width = min(8.0, 0.3 * (self.right - self.left) / len(control.low))
         for layer in np.flatnonzero(np.isfinite(control.low)).tolist():
             x, top = self.at(layer + side, float(control.high[layer]))
             _, bottom = self.at(layer, float(control.low[layer]))
-            self.canvas.box((x - 4, top), 8, max(2.0, bottom - top), fill="currentColor", fill_opacity=0.3)
+            height = max(2.0, bottom - top)
+            self.canvas.box((x - width / 2, top), width, height, fill="currentColor", fill_opacity=0.3)
 
     def estimates(self, series: Series, side: float, style: _LineStyle, texts: Texts) -> None:
         """Draws a line through the layers, a mark and a whisker for each; structural ones as hatched squares."""
         values = series.effect.estimate
-        for run in _runs(np.where(series.structural, np.nan, values)):
+        for run in runs(np.isfinite(values) & ~series.structural):
             points = [self.at(layer + side, values[layer]) for layer in run]
             self.canvas.line(points, stroke_width=1.2, stroke_opacity=0.7, **style)
         for layer in np.flatnonzero(np.isfinite(values)).tolist():
             interval = series.effect.at(layer)
-            numbers = {name: percent(getattr(interval, name), 1) for name in ("estimate", "low", "high")}
-            title = texts("chart.estimate", name=series.name, layer=layer, **numbers)
+            title = texts("chart.cell", column=series.name, layer=layer, value=interval_words(interval, texts))
             x, y = self.at(layer + side, interval.estimate)
             if series.structural[layer]:
                 self.canvas.hatched((x - 4, y - 4), 8, 8, f"{title} ({texts('chart.by_construction')})")
@@ -267,13 +283,6 @@ def _column_label(canvas: Canvas, at: Point, words: str, differs: bool, turned: 
         canvas.text((at[0] + 3, at[1]), words, **style)
     else:
         canvas.text(at, words, text_anchor="middle", **style)
-
-
-def _runs(values: Float[np.ndarray, " layer"]) -> Iterator[list[int]]:
-    """Stretches of layers without a gap between them."""
-    finite = np.flatnonzero(np.isfinite(values))
-    for stretch in np.split(finite, np.flatnonzero(np.diff(finite) > 1) + 1):
-        yield stretch.tolist()
 
 
 def _ticks(low: float, high: float) -> list[float]:

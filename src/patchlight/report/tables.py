@@ -13,8 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from patchlight.judge.statistics import IntervalMap
-from patchlight.records import Interval
-from patchlight.report.charts import percent
+from patchlight.report.charts import interval_words, percent, runs
 from patchlight.report.contents import EffectMap, Example, ExampleMap, Measured, TrainingCurve
 from patchlight.report.svg import readable
 from patchlight.report.texts import Texts
@@ -68,7 +67,7 @@ def clear_table(found: Sequence[Measured], roles: Sequence[str], texts: Texts) -
         (
             texts.pick(each.checkpoint.name),
             texts.word("component", each.effects.component),
-            *(", ".join(map(str, _clear(each.effects, role))) or texts("profile.nowhere") for role in roles),
+            *(_clear(each.effects, role) or texts("profile.nowhere") for role in roles),
         )
         for each in found
     ]
@@ -146,21 +145,14 @@ def download(name: Sequence[str], columns: Sequence[str], rows: Iterable[Sequenc
     return Download(file, "data:text/csv;charset=utf-8," + quote("\ufeff" + text.getvalue()))
 
 
-def interval_words(interval: Interval, texts: Texts) -> str:
-    """An interval as percentages with its number of facts; empty where nothing was measured."""
-    if not math.isfinite(interval.estimate):
-        return ""
-    numbers = {name: percent(getattr(interval, name), 1) for name in INTERVAL}
-    return texts("page.interval" if math.isfinite(interval.low) else "page.no_interval", n=interval.n, **numbers)
-
-
-def _clear(effects: EffectMap, role: str) -> list[int]:
+def _clear(effects: EffectMap, role: str) -> str:
+    """Layers as "1, 3-5"; empty where there is none."""
     if effects.control is None or role not in effects.roles:
-        return []
+        return ""
     column = effects.roles.index(role)
     above = effects.effect.low[:, column] > effects.control.high[:, column]
-    layers: list[int] = np.flatnonzero(above & ~effects.structural[:, column]).tolist()
-    return layers
+    stretches = runs(above & ~effects.structural[:, column])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in stretches)
 
 
 def _numbers(values: IntervalMap, cell: tuple[int, ...]) -> tuple[float, ...]:

@@ -58,8 +58,8 @@ def capture(model: Model, ids: Int[Tensor, "prompt position"], components: Colle
 
     def keep(component: str) -> Callable[[int, Tensor], None]:
         kept = sites.setdefault(component, [])
-        # A clone, because some blocks add to a sublayer's output in place.
-        return lambda layer, tensor: kept.append(tensor.clone())
+        # A clone, because some blocks add to a sublayer's output in place; a view, because OPT drops the prompt axis.
+        return lambda layer, tensor: kept.append(tensor.clone().view(*ids.shape, -1))
 
     def attend(stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **rest: Any) -> Any:
         output, weights = stock(module, q, k, v, mask, **rest)
