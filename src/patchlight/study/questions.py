@@ -44,9 +44,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     """
     spec = study.spec
     built = _built(study, pack, model)
-    on_progress(1, 3)
-    screened = screen(model, built.pairs, floor=spec.pairs.gap_floor)
-    on_progress(2, 3)
+    screened = screen(model, built.pairs, floor=spec.pairs.gap_floor, on_progress=on_progress)
     known = known_facts(screened)
     chosen = _chosen([pair for pair in screened.kept if pair.fact in known], spec.pairs.max_per_kind, spec.seed)
     pairs = [
@@ -96,7 +94,7 @@ def _built(study: Study, pack: Pack, model: Model) -> Built:
         templates_per_fact=spec.pairs.templates_per_fact,
     )
     wanted = set(spec.pairs.relations) or {relation.id for relation in pack.file.relations}
-    of_fact = {fact.id: fact.relation for fact in pack.facts(spec.language)}
+    of_fact = {entry.id: entry.relation for entry in pack.file.facts}
     composed = spec.corpus is not None and spec.corpus.compose is not None
     # "Never taught" is known only of a corpus that the study wrote itself.
     pairs = [pair if composed else dataclasses.replace(pair, taught=True) for pair in built.pairs]

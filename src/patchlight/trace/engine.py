@@ -21,7 +21,7 @@ from patchlight.trace.hooks import at_positions, attention, hooked, whole_argume
 from patchlight.trace.rows import ALL, COMPONENTS, OWN_POSITION, Rows, among
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
     from patchlight.model.anatomy import Model
@@ -32,15 +32,24 @@ ABSENT = -(1 << 40)
 
 @torch.inference_mode()
 def replay(
-    model: Model, recipient: Run, donor: Run, rows: Rows, *, memory: int, on_pass: Callable[[int], None] | None = None
+    model: Model,
+    recipient: Run,
+    donor: Run,
+    rows: Rows,
+    *,
+    memory: int,
+    differs: Bool[Tensor, "pair position"] | None = None,
+    on_pass: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "row width"]:
     """The normed stream at the last position after the replacements of each row, taken from `donor`.
 
-    `memory` in bytes bounds the state of one pass; rows are cut into passes in their order. `on_pass` gets the
-    number of rows that each pass has done. Raises GateFailed where a patch was not applied.
+    `memory` in bytes bounds the state of one pass; rows are cut into passes in their order. `differs` says which
+    tokens give donor and recipient different activations (by default, those whose ids differ); what they cannot
+    reach is not run. `on_pass` gets the number of rows that each pass has done. Raises GateFailed where a patch was
+    not applied.
     """
     result = recipient.final[rows.pair.to(model.device)]
-    working = rows.working(recipient.ids != donor.ids, model.n_layers)
+    working = rows.working(recipient.ids != donor.ids if differs is None else differs, model.n_layers)
     live = working.live
     for part in _passes(working.take(live), recipient, model, memory):
         result[live[part].to(model.device)] = _Pass(model, recipient, donor, working.take(live[part])).run()

@@ -1,182 +1,220 @@
-"""What must hold on a loaded model before anything that is measured on it is believed (method, guard 3)."""
+"""What must hold on a model before anything measured on it is trusted (guard 3), and how far from it the model is."""
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from patchlight.model.anatomy import Model
+from patchlight.errors import GateFailed, InputError
 from patchlight.pairs.align import align
 from patchlight.records import Pair, Site
 from patchlight.trace.capture import Run, capture
 from patchlight.trace.engine import replay
 from patchlight.trace.hooks import hooked
 from patchlight.trace.rows import Rows
-from patchlight.trace.sweep import MEMORY
 
-COMPONENTS = ("resid_pre", "attn_out", "mlp_out")
-LIMITS = {torch.float64: 1e-9, torch.float32: 5e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-PROMPTS, TOKENS = 3, 9  # of made-up prompts
-SITES = 12  # compared with plain hooked forwards, for each component
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from patchlight.model.anatomy import Model
+
+LIMITS = {torch.float64: 1e-9, torch.float32: 5e-5}
+COARSE = 0.05  # half precision is held to it
+MEMORY = 1 << 28
+PAIRS = 3  # of those given; each costs some hundred rows
+SAMPLE = 6  # cells compared with a plain hooked forward
 
 
 @dataclass(frozen=True)
 class Identity:
-    """An identity and its largest error, relative to the largest number compared (or to 1)."""
+    """An identity, its largest error over logits (or activations), and the limit that it must stay under.
+
+    Errors are relative to the largest magnitude among the numbers compared, absolute where that is below 1.
+    """
 
     name: str
     error: float
     limit: float
+
     held: bool
 
 
-@dataclass(frozen=True)
-class _Case:
-    """Prompts of one length, and the runs of both sides with everything kept that is patched below."""
-
-    model: Model
-    clean: Run
-    corrupted: Run
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.clean.ids.shape[0], self.clean.ids.shape[1]
-
-    def replayed(self, donor: Run, sites: Sequence[tuple[int, Site]]) -> Float[Tensor, "row token"]:
-        """Logits at the last position of corrupted prompts with sites replaced by the engine."""
-        rows = Rows.of([prompt for prompt, _ in sites], [[site] for _, site in sites], self.size[1])
-        return self.model.logits(replay(self.model, self.corrupted, donor, rows, memory=MEMORY))
+def prove(model: Model, pairs: Sequence[Pair] | None = None) -> list[Identity]:
+    """Each identity with its error on this model, over the first few pairs (without pairs: over random tokens)."""
+    work = [_Proof(model, *ids) for ids in _prompts(model, pairs)]
+    limit = LIMITS.get(model.dtype, COARSE)
+    identities = []
+    for name, error_of in _IDENTITIES.items():
+        errors = [error_of(proof) for proof in work]
+        error = max(errors)
+        identities.append(Identity(name, error, limit, all(each <= limit for each in errors)))
+    return identities
 
 
-def prove(model: Model, pairs: Sequence[Pair] = ()) -> list[Identity]:
-    """Every identity with its error and whether it held; on a few of the pairs, or on made-up prompts without any.
-
-    Each compares the engine with stock forwards of the model, or the model with itself: nothing is assumed.
-    """
-    case = _case(model, *(_of_pairs(model, pairs) if pairs else _made_up(model)))
-    found = [
-        ("a batch equals its singles", _batch(case)),
-        ("the residual stream is the sum of what is written", _sums(case)),
-        ("the final stream, unembedded, gives the model's logits", _unembedding(case)),
-        ("a run patched with itself does not change", _self_patch(case)),
-        ("all positions of one layer restore everything", _full_cut(case)),
-        ("what nothing reads changes nothing", _unread(case)),
-        *((f"{component}: a patched run equals a plain hooked forward", _hooked(case, component)) for component in COMPONENTS),
-    ]
-    limit = LIMITS[model.dtype]
-    return [Identity(name, error, limit, error <= limit) for name, error in found]
+def demand(identities: Sequence[Identity], model: Model) -> None:
+    """Nothing, or GateFailed with the identities that the model broke."""
+    broken = [f"{each.name} (error {each.error:.1e}, limit {each.limit:.0e})" for each in identities if not each.held]
+    if broken:
+        what = f"the model breaks: {'; '.join(broken)}"
+        fix = "this model cannot be patched exactly; check its entry in patchlight/model/families.py"
+        raise GateFailed("identity-broken", what, where=model.name, fix=fix)
 
 
-def _case(model: Model, clean: Int[Tensor, "prompt position"], corrupted: Int[Tensor, "prompt position"]) -> _Case:
-    wanted = {"k", "v", "attn_out", "mlp_out"} if model.family.interface else {"attn_out", "mlp_out"}
-    return _Case(model, capture(model, clean, wanted), capture(model, corrupted, wanted))
+class _Proof:
+    """Two prompts of one length on one model, with their runs."""
+
+    def __init__(self, model: Model, clean: Int[Tensor, "1 position"], corrupted: Int[Tensor, "1 position"]) -> None:
+        self.model, self.length = model, clean.shape[1]
+        self.kinds = ["attn_out", "mlp_out", "head_out"] + ([] if model.parallel else ["resid_mid"])
+        keep = [*self.kinds, *(["k", "v"] if model.family.interface else [])]
+        self.clean, self.corrupted = (capture(model, ids, keep) for ids in (clean, corrupted))
+        self.first = int((clean != corrupted)[0].int().argmax())
+
+    def logits(self, normed: Float[Tensor, "row width"]) -> Float[Tensor, "row token"]:
+        with torch.inference_mode():
+            return self.model.logits(normed)
+
+    def replayed(self, donor: Run, sites: Sequence[Sequence[Site]], *, all_differ: bool = False) -> Tensor:
+        """The logits after replacing sites of the corrupted run, row by row."""
+        rows = Rows.of([0] * len(sites), sites, self.length)
+        differs = torch.ones_like(donor.ids, dtype=torch.bool) if all_differ else None
+        return self.logits(replay(self.model, self.corrupted, donor, rows, memory=MEMORY, differs=differs))
+
+    def every(self, *components: str) -> list[list[Site]]:
+        """A row for each layer and a spread of positions: of the first token, the first that differs, and the last."""
+        positions = sorted({0, self.first, self.length - 1})
+        layers = range(self.model.n_layers)
+        return [[Site(name, layer, None, at)] for name in components for layer in layers for at in positions]
 
 
-def _of_pairs(model: Model, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    """The first pairs that are as long as the first one."""
-    alignments = [align(model.tokenizer, pair) for pair in pairs]
-    length = len(alignments[0].clean_ids)
-    chosen = [each for each in alignments if len(each.clean_ids) == length][:PROMPTS]
-    return torch.tensor([each.clean_ids for each in chosen]), torch.tensor([each.corrupted_ids for each in chosen])
+def _self_patch(proof: _Proof) -> float:
+    rows = proof.every("resid_pre", *proof.kinds)
+    return _error(proof.replayed(proof.corrupted, rows, all_differ=True), proof.logits(proof.corrupted.final))
 
 
-def _made_up(model: Model) -> tuple[Tensor, Tensor]:
-    chance = torch.Generator().manual_seed(0)
-    clean, corrupted = torch.randint(len(model.tokenizer), (2, PROMPTS, TOKENS), generator=chance)
-    return clean, corrupted
+def _replay_from_every_depth(proof: _Proof) -> float:
+    rows = [[Site("resid_pre", layer, None, 0)] for layer in range(proof.model.n_layers)]
+    return _error(proof.replayed(proof.corrupted, rows, all_differ=True), proof.logits(proof.corrupted.final))
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
-    scale = max(1.0, float(expected.abs().max()))
-    return float((found - expected).abs().max()) / scale
+def _full_cut(proof: _Proof) -> float:
+    rows = [[Site("resid_pre", layer)] for layer in range(proof.model.n_layers)]
+    return _error(proof.replayed(proof.clean, rows), proof.logits(proof.clean.final))
 
 
-@torch.inference_mode()
-def _stock(model: Model, ids: Int[Tensor, "prompt position"]) -> Float[Tensor, "prompt token"]:
-    logits: Tensor = model.hf(input_ids=ids.to(model.device), use_cache=False).logits[:, -1]
-    return logits
+def _nothing_upstream(proof: _Proof) -> float:
+    """Activations before the first differing token, which a causal model cannot tell apart."""
+    pairs = zip(proof.clean.sites["resid_pre"], proof.corrupted.sites["resid_pre"], strict=True)
+    return max((_error(one[:, : proof.first], other[:, : proof.first]) for one, other in pairs), default=0.0)
 
 
-def _batch(case: _Case) -> float:
-    ids = case.clean.ids
-    return _error(torch.cat([_stock(case.model, row[None]) for row in ids]), _stock(case.model, ids))
+def _nothing_downstream(proof: _Proof) -> float:
+    """Stock forwards with the last layer's MLP replaced where nothing reads it."""
+    if proof.length == 1:
+        return 0.0
+    layer = proof.model.n_layers - 1
+    return _error(_plain(proof, "mlp_out", layer, proof.length - 2), proof.logits(proof.corrupted.final))
 
 
-def _sums(case: _Case) -> float:
-    """resid_pre + attn_out + mlp_out = resid_pre of the next layer."""
-    run, errors = case.clean, []
-    for layer in range(case.model.n_layers):
-        written = run.sites["attn_out"][layer] + run.sites["mlp_out"][layer]
-        total = run.sites["resid_pre"][layer] + written * case.model.residual_scale
-        errors.append(_error(total, run.sites["resid_pre"][layer + 1]))
+def _residual_sums(proof: _Proof) -> float:
+    sites, scale = proof.clean.sites, proof.model.residual_scale
+    streams = zip(sites["resid_pre"][:-1], sites["attn_out"], sites["mlp_out"], sites["resid_pre"][1:], strict=True)
+    return max(_error(before + scale * attention + scale * mlp, after) for before, attention, mlp, after in streams)
+
+
+def _batch(proof: _Proof) -> float:
+    both = capture(proof.model, torch.cat([proof.clean.ids, proof.corrupted.ids]), ())
+    return _error(both.final, torch.cat([proof.clean.final, proof.corrupted.final]))
+
+
+def _padding(proof: _Proof) -> float:
+    """Stock forwards of the prompt padded left and right, against the prompt alone."""
+    ids = proof.clean.ids.to(proof.model.device)
+    plain = _last_logits(proof.model, ids, torch.ones_like(ids), proof.length - 1)
+    if proof.model.context is not None and proof.length + 2 > proof.model.context:
+        return 0.0
+    pad, hidden = ids[:, :1].repeat(1, 2), torch.zeros_like(ids[:, :1]).repeat(1, 2)
+    left = _last_logits(proof.model, torch.cat([pad, ids], 1), torch.cat([hidden, torch.ones_like(ids)], 1), proof.length + 1)
+    right = _last_logits(proof.model, torch.cat([ids, pad], 1), torch.cat([torch.ones_like(ids), hidden], 1), proof.length - 1)
+    return max(_error(left, plain), _error(right, plain))
+
+
+def _plain_hooks(proof: _Proof) -> float:
+    """A sample of cells against full stock forwards with one hook each."""
+    chosen = torch.Generator().manual_seed(0)
+    kinds, errors = ["resid_pre", "attn_out", "mlp_out", "head_out"], []
+    for number in range(SAMPLE):
+        component = kinds[number % len(kinds)]
+        layer = int(torch.randint(proof.model.n_layers, (1,), generator=chosen))
+        position = int(torch.randint(proof.first, proof.length, (1,), generator=chosen))
+        replayed = proof.replayed(proof.clean, [[Site(component, layer, None, position)]])
+        errors.append(_error(replayed, _plain(proof, component, layer, position)))
     return max(errors)
 
 
-@torch.inference_mode()
-def _unembedding(case: _Case) -> float:
-    return _error(case.model.logits(case.clean.final), _stock(case.model, case.clean.ids))
+_IDENTITIES = {
+    "self-patch changes nothing": _self_patch,
+    "residual sums hold": _residual_sums,
+    "a batch equals its singles": _batch,
+    "left and right padding agree": _padding,
+    "replay from every depth equals the full run": _replay_from_every_depth,
+    "a full cut gives the donor's run": _full_cut,
+    "nothing differs before the first token that differs": _nothing_upstream,
+    "a site that nothing reads changes nothing": _nothing_downstream,
+    "replay equals plain hooked forwards": _plain_hooks,
+}
 
 
 @torch.inference_mode()
-def _self_patch(case: _Case) -> float:
-    # Other token ids with the same activations: the engine may not see that nothing differs, and has to run.
-    itself = dataclasses.replace(case.corrupted, ids=case.corrupted.ids + 1)
-    prompts, length = case.size
-    sites = [
-        (prompt, Site(component, layer, None, position))
-        for component in COMPONENTS
-        for prompt in range(prompts)
-        for layer in range(case.model.n_layers)
-        for position in (0, length - 1)
-    ]
-    expected = _stock(case.model, case.corrupted.ids)[[prompt for prompt, _ in sites]]
-    return _error(case.replayed(itself, sites), expected)
+def _plain(proof: _Proof, component: str, layer: int, position: int) -> Float[Tensor, "1 token"]:
+    """The logits of a full stock forward of the corrupted prompt, with one activation of the clean run put in."""
 
-
-@torch.inference_mode()
-def _full_cut(case: _Case) -> float:
-    prompts, _ = case.size
-    sites = [(prompt, Site("resid_pre", layer)) for prompt in range(prompts) for layer in range(case.model.n_layers)]
-    expected = _stock(case.model, case.clean.ids)[[prompt for prompt, _ in sites]]
-    return _error(case.replayed(case.clean, sites), expected)
-
-
-def _unread(case: _Case) -> float:
-    """The last MLP's output before the last position, replaced by plain hooks."""
-    found = _plainly(case, "mlp_out", case.model.n_layers - 1, 0)
-    return _error(found, _stock(case.model, case.corrupted.ids)) if case.size[1] > 1 else 0.0
-
-
-@torch.inference_mode()
-def _hooked(case: _Case, component: str) -> float:
-    """Sites drawn over all layers and positions, each against a stock forward with one plain hook in it."""
-    chance = torch.Generator().manual_seed(1)
-    prompts, length = case.size
-    errors = []
-    for _ in range(SITES):
-        layer = int(torch.randint(case.model.n_layers, (), generator=chance))
-        position = int(torch.randint(length, (), generator=chance))
-        sites = [(prompt, Site(component, layer, None, position)) for prompt in range(prompts)]
-        errors.append(_error(case.replayed(case.clean, sites), _plainly(case, component, layer, position)))
-    return max(errors)
-
-
-@torch.inference_mode()
-def _plainly(case: _Case, component: str, where: int, position: int) -> Float[Tensor, "prompt token"]:
-    """Logits of the corrupted prompts in a full stock forward, one site replaced by a hook."""
-    given = case.clean.sites[component][where][:, position]
-
-    def put(layer: int, tensor: Tensor) -> Tensor | None:
-        if layer != where:
+    def edit(at: int, tensor: Tensor) -> Tensor | None:
+        if at != layer:
             return None
-        patched = tensor.clone()
-        patched.view(*case.size, -1)[:, position] = given
-        return patched
+        tensor = tensor.clone()
+        tensor.view(proof.length, -1)[position] = proof.clean.sites[component][layer][0, position]
+        return tensor
 
-    with hooked(case.model, {component: put}):
-        return _stock(case.model, case.corrupted.ids)
+    ids = proof.corrupted.ids.to(proof.model.device)
+    with hooked(proof.model, {component: edit}):
+        logits: Tensor = proof.model.hf(input_ids=ids, use_cache=False).logits
+    return logits[:, -1]
+
+
+@torch.inference_mode()
+def _last_logits(model: Model, ids: Tensor, mask: Tensor, last: int) -> Float[Tensor, "1 token"]:
+    accepted = inspect.signature(model.hf.forward).parameters
+    extra = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if "position_ids" in accepted else {}
+    logits: Tensor = model.hf(input_ids=ids, attention_mask=mask, use_cache=False, **extra).logits
+    return logits[:, last]
+
+
+def _error(one: Tensor, other: Tensor) -> float:
+    """The largest difference, relative to the largest magnitude where that is above 1; infinite for NaN."""
+    if not one.numel():
+        return 0.0
+    error = float((one - other).abs().max() / other.abs().max().clamp(min=1))
+    return error if error == error else float("inf")
+
+
+def _prompts(model: Model, pairs: Sequence[Pair] | None) -> list[tuple[Tensor, Tensor]]:
+    if pairs is not None and not pairs:
+        raise InputError("identity-no-pairs", "there is no pair to prove the identities on", fix="give one or more")
+    if pairs is not None:
+        alignments = [align(model.tokenizer, pair) for pair in pairs[:PAIRS]]
+        return [(torch.tensor([each.clean_ids]), torch.tensor([each.corrupted_ids])) for each in alignments]
+    random = torch.Generator().manual_seed(0)
+    known = min(len(model.tokenizer), int(model.config.vocab_size))
+    prompts = []
+    for length in (5, 9):
+        clean = torch.randint(known, (1, length), generator=random)
+        corrupted = clean.clone()
+        corrupted[0, [2, 3]] = (clean[0, [2, 3]] + 1) % known
+        prompts.append((clean, corrupted))
+    return prompts

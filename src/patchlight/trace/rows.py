@@ -32,6 +32,7 @@ COMPONENTS = (
     "final_norm",
     "logits",
 )
+UNLAYERED = ("embed", "final_norm", "logits")  # one place each, not one a block
 HEADED = ("q", "k", "v", "pattern", "head_out")  # a value per head
 OWN_POSITION = ("q", "pattern", "head_out", "attn_out", "resid_mid", "mlp_hidden", "mlp_out")
 RESID = COMPONENTS.index("resid_pre")

@@ -1,69 +1,86 @@
-"""Names of places: how a site is written and read, and which sites restore everything by construction."""
+"""Names of places that print and parse back, and the places that restore everything by construction."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool
 
 from patchlight.errors import InputError
-from patchlight.pairs.align import Alignment
 from patchlight.records import Site
-from patchlight.trace.rows import COMPONENTS
+from patchlight.trace.rows import COMPONENTS, UNLAYERED
 
-_UNLAYERED = ("embed", "final_norm", "logits")
-_WRITTEN = re.compile(
-    r"(?:blocks\.(?P<layer>\d+)\.)?(?P<component>[a-z_]+)(?:\.(?P<unit>\d+))?(?:@(?P<position>\w+))?"
-)
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+
+    from patchlight.pairs.align import Alignment
+
+NAME = re.compile(r"(?:blocks\.(?P<layer>\d+)\.)?(?P<component>[a-z_]+)(?:\.(?P<unit>\d+))?(?:@(?P<position>\w+))?")
 
 
 def site_name(site: Site) -> str:
-    """The canonical name of a site, e.g. `blocks.9.head_out.6@last`; `parse_site` reads it back."""
+    """The canonical name, e.g. `blocks.7.mlp_out@subject_last`, `blocks.9.head_out.6@last`, `embed@3`."""
     layer = "" if site.layer is None else f"blocks.{site.layer}."
     unit = "" if site.unit is None else f".{site.unit}"
     position = "" if site.position is None else f"@{site.position}"
     return f"{layer}{site.component}{unit}{position}"
 
 
-def parse_site(name: str) -> Site:
-    """The site of a canonical name.
-
-    Raises InputError `site-name` for what is not a name, an unknown component, or a layer missing or not wanted.
-    """
-    read = _WRITTEN.fullmatch(name)
-    if read is None or read["component"] not in COMPONENTS or (read["layer"] is None) != (read["component"] in _UNLAYERED):
-        fix = f"write it like blocks.7.mlp_out@subject_last; components: {', '.join(COMPONENTS)}"
-        raise InputError("site-name", f"{name!r} does not name a site", fix=fix)
-    position = read["position"]
-    return Site(
-        component=read["component"],
-        layer=None if read["layer"] is None else int(read["layer"]),
-        unit=None if read["unit"] is None else int(read["unit"]),
-        position=int(position) if position is not None and position.isdigit() else position,
-    )
+def read_site(name: str) -> Site:
+    """The site that a canonical name stands for. Raises InputError `trace-site-name` for anything else."""
+    found = NAME.fullmatch(name)
+    if found is None or found["component"] not in COMPONENTS or (found["layer"] is None) != (
+        found["component"] in UNLAYERED
+    ):
+        fix = f"write it like blocks.7.mlp_out@subject_last, with one of: {', '.join(COMPONENTS)}"
+        raise InputError("trace-site-name", f"{name!r} is not the name of a site", fix=fix)
+    layer, unit = (None if found[part] is None else int(found[part]) for part in ("layer", "unit"))
+    position = found["position"]
+    return Site(found["component"], layer, unit, int(position) if position and position.isdigit() else position)
 
 
 def structural_sites(
     alignments: Sequence[Alignment], component: str, n_layers: int
 ) -> Bool[np.ndarray, "pair layer position"]:
-    """The sites through which everything that differs must pass on its way to the metric: full cuts of the graph.
+    """Where replacing the one site restores everything by construction, whatever the weights (guard 2).
 
-    Restoring one restores everything by construction, so it says nothing about where knowledge is (method, guard
-    2). The residual stream is one in the first layer where a single token differs, in every layer where that token
-    is the last one, and behind the last attention at the last position, the only one that is read there.
+    A site does if every way from the tokens that differ to the metric leads through it, in the graph of a decoder:
+    the stream goes up position by position, attention carries it to later positions. False behind a shorter prompt.
+    One head or neuron never is such a site.
     """
-    length = max((len(alignment.clean_ids) for alignment in alignments), default=0)
-    layers = 1 if component in _UNLAYERED else n_layers
-    cut = np.zeros((len(alignments), layers, length), dtype=bool)
+    width = max((len(alignment.clean_ids) for alignment in alignments), default=0)
+    result = np.zeros((len(alignments), 1 if component in UNLAYERED else n_layers, width), dtype=bool)
     for pair, alignment in enumerate(alignments):
-        last = len(alignment.clean_ids) - 1
-        alone = alignment.differing[0] if len(alignment.differing) == 1 else None
-        if component in ("embed", "resid_pre") and alone is not None:
-            cut[pair, 0, alone] = True
-        if component in ("resid_pre", "resid_mid", "resid_post") and alone == last:
-            cut[pair, :, last] = True
-        if component in ("resid_mid", "resid_post", "final_norm", "logits"):
-            cut[pair, -1, last] = True
-    return cut
+        length = len(alignment.clean_ids)
+        result[pair, :, :length] = _cuts(alignment.differing, component, n_layers, length)
+    return result
+
+
+@lru_cache(maxsize=4096)
+def _cuts(differing: tuple[int, ...], component: str, n_layers: int, length: int) -> Bool[np.ndarray, "layer position"]:
+    """The single sites without which nothing of the differing tokens reaches the last position's logits."""
+    if component in ("final_norm", "logits"):
+        return np.arange(length)[None] == length - 1
+    layers = 1 if component == "embed" else n_layers
+    layer, position = (axis.ravel() for axis in np.indices((layers, length)))
+    site = np.arange(len(layer))
+
+    def cut(reached: np.ndarray, at: str, above: int) -> np.ndarray:
+        """What is reached, `[site, position]`, once each site's own place is cut out of it."""
+        if at == component or (at == "resid_pre" and above == 0 and component == "embed"):
+            here = layer == above
+            reached[site[here], position[here]] = False
+        return reached
+
+    stream = np.zeros((len(site), length), dtype=bool)
+    stream[:, list(differing)] = True
+    for above in range(n_layers):
+        stream = cut(stream, "resid_pre", above)
+        attention = cut(np.logical_or.accumulate(stream, axis=1), "attn_out", above)
+        stream = cut(stream | attention, "resid_mid", above)
+        stream = cut(stream | cut(stream.copy(), "mlp_out", above), "resid_post", above)
+    cuts: np.ndarray = ~stream[:, -1].reshape(layers, length)
+    return cuts

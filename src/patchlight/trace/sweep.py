@@ -15,7 +15,7 @@ from patchlight.records import Pair
 from patchlight.trace import metrics
 from patchlight.trace.capture import Run, capture
 from patchlight.trace.engine import needed, replay
-from patchlight.trace.rows import COMPONENTS, HEADED, Rows
+from patchlight.trace.rows import COMPONENTS, HEADED, UNLAYERED, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 30  # bytes for captured runs and the state of a pass, beside the model
 DIRECTIONS = ("denoise", "noise")
-UNLAYERED = ("embed", "final_norm", "logits")  # these have one place each, shown as layer 0
 ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 
 
