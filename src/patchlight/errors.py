@@ -52,7 +52,7 @@ class InputError(PatchlightError):
 
 
 class EnvironmentProblem(PatchlightError):
-    """This machine lacks something that the work needs: disk space, a package, a device."""
+    """The machine lacks something that the work needs: disk space, a package, a device."""
 
     exit_code = 4
 

@@ -26,7 +26,9 @@ def patchlight(*arguments: str | Path, folder: Path) -> subprocess.CompletedProc
     """A call of the command line as a person makes it."""
     command = [sys.executable, "-m", "patchlight.cli.main", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,9 @@ def test_a_run_killed_half_way_goes_on_and_gives_the_same_tables_bit_for_bit(fin
     folder = study.parent
     command = [sys.executable, "-m", "patchlight.cli.main", "run", "study.yaml"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     wait_for_files(folder / "workspace" / "files", 6, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -203,7 +207,10 @@ def test_doctor_proves_a_model(taught: Path, tmp_path: Path) -> None:
 def test_a_damaged_result_is_computed_again(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy", symlinks=True)
     folder = tmp_path / "copy"
-    stored = max((file for file in (folder / "workspace" / "files").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    stored = max(
+        (file for file in (folder / "workspace" / "files").rglob("*") if file.is_file()),
+        key=lambda file: file.stat().st_size,
+    )
     content = bytearray(stored.read_bytes())
     content[len(content) // 2] ^= 1
     stored.chmod(0o644)

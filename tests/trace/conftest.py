@@ -53,7 +53,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("starcoder2", LLAMA | WINDOW),
     "smollm3": ("smollm3", LLAMA | {"no_rope_layer_interval": 2}),
     "mixtral": ("mixtral", LLAMA | EXPERTS | {"num_local_experts": 4}),
-    "qwen2_moe": ("qwen2_moe", LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12}),
+    "qwen2_moe": (
+        "qwen2_moe",
+        LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12},
+    ),
     "qwen3_moe": ("qwen3_moe", LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12}),
 }
 
@@ -181,7 +184,13 @@ def activation(model: Model, ids: list[int], component: str, layer: int) -> torc
 
 
 def patched(
-    model: Model, donor: list[int], recipient: list[int], component: str, layer: int, position: int, head: int | None = None
+    model: Model,
+    donor: list[int],
+    recipient: list[int],
+    component: str,
+    layer: int,
+    position: int,
+    head: int | None = None,
 ) -> float:
     """The logit difference after one replacement, by one full forward with one plain hook."""
     given = activation(model, donor, component, layer)[position]

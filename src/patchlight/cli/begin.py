@@ -17,7 +17,7 @@ from patchlight.cli.phrases import PHRASES
 from patchlight.cli.terminal import Terminal, command
 from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "scipy", "matplotlib")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "scipy")
 FREE_GIGABYTES = 2.0  # a demo's workspace takes about a tenth of it
 
 

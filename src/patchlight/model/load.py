@@ -147,9 +147,7 @@ def _read_gguf(file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model and tokenizer in a GGUF file, weights unpacked so that it can be saved and trained."""
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
-            raise InputError(
-                "model-not-gguf", "this is not a GGUF file", where=str(file), fix="download it again"
-            )
+            raise InputError("model-not-gguf", "this is not a GGUF file", where=str(file), fix="download it again")
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the reader draws a bar that no setting reaches
             hf, loading = transformers.AutoModelForCausalLM.from_pretrained(

@@ -89,9 +89,7 @@ def _packaged_gguf(package: str) -> Path:
             f"the Python package '{package}' is not installed",
             fix=_INSTALL.get(package, f"pip install {package}"),
         )
-    found = [
-        file for folder in spec.submodule_search_locations for file in sorted(Path(folder).glob("*.gguf"))
-    ]
+    found = [file for folder in spec.submodule_search_locations for file in sorted(Path(folder).glob("*.gguf"))]
     if len(found) != 1:
         raise InputError(
             "model-package-gguf",
@@ -116,9 +114,7 @@ def _local_place(source: str | Path) -> Path | None:
             fix="give a .gguf file, or the folder that holds config.json and the safetensors weights",
         )
     if isinstance(source, Path) or path.suffix == ".gguf" or not _HUB_ID.fullmatch(source):
-        raise InputError(
-            "model-not-found", "there is no such file or folder", where=str(path), fix="check the path"
-        )
+        raise InputError("model-not-found", "there is no such file or folder", where=str(path), fix="check the path")
     return None
 
 
@@ -128,9 +124,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
     try:
         with quiet():
             return Path(
-                snapshot_download(
-                    hub_id, revision=revision, allow_patterns=_DOWNLOADED, ignore_patterns=["*/*"]
-                )
+                snapshot_download(hub_id, revision=revision, allow_patterns=_DOWNLOADED, ignore_patterns=["*/*"])
             )
     except GatedRepoError as error:
         raise EnvironmentProblem(
@@ -145,9 +139,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
             fix="name a branch, tag or commit",
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(
-            "model-not-found", missing, fix="check the spelling; log in if it is private"
-        ) from error
+        raise InputError("model-not-found", missing, fix="check the spelling; log in if it is private") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise EnvironmentProblem(
             "model-hub-unreachable",

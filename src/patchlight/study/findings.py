@@ -43,7 +43,7 @@ NAMES = {
     "base": {"en": "Before fine-tuning", "ja": "微調整前"},
     "as-is": {"en": "The model as it is", "ja": "そのままのモデル"},
 }
-NOT_MEASURED = ("joint-effects", "direct-and-indirect", "weights", "replication", "edits")
+NOT_MEASURED = ("joint-effects", "direct-and-indirect", "weights", "random-init", "calibration", "replication", "edits")
 
 
 def contents_of(

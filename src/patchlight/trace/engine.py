@@ -89,7 +89,7 @@ class _Piece:
         return self.stream.shape[1]
 
 
-class _Enough(Exception):  # noqa: N818  not an error: what was wanted of a call is there
+class _Enough(Exception):
     pass
 
 
@@ -133,7 +133,9 @@ class _Pass:
         self.applied[at_end] = True
         if not bool(self.applied.all()):
             missed = self.rows.take(self.rows.row[~self.applied][:1])
-            what = f"a patch of {COMPONENTS[int(missed.component[0])]} in layer {int(missed.layer[0])} was never applied"
+            what = (
+                f"a patch of {COMPONENTS[int(missed.component[0])]} in layer {int(missed.layer[0])} was never applied"
+            )
             fix = "the entry of this architecture in patchlight/model/families.py does not fit this model"
             raise GateFailed("trace-site-not-hit", what, where=self.model.name, fix=fix)
         return self.model.normed(self.final)
@@ -188,14 +190,17 @@ class _Pass:
                 change = self.donor.sites[name][self.layer][at] - self.recipient.sites[name][self.layer][at]
                 rows.append(self.rows.row[chosen])
                 positions.append(at[1])
-                vectors.append(self.recipient.sites["resid_pre"][self.layer + 1][at] + self.model.residual_scale * change)
+                vectors.append(
+                    self.recipient.sites["resid_pre"][self.layer + 1][at] + self.model.residual_scale * change
+                )
                 self.applied[chosen] = True
         return torch.cat(rows), torch.cat(positions), torch.cat(vectors)
 
     def _through(self, pieces: list[_Piece]) -> list[_Piece]:
         """The pieces after the layer; after the last one, of whole suffixes only their last position."""
         after: dict[int, list[_Piece]] = {number: [] for number in range(len(pieces))}
-        for numbers, self.chunk in _chunks(pieces, together=self.packed):
+        for numbers, chunk in _chunks(pieces, together=self.packed):
+            self.chunk = chunk
             output = self._call()
             sizes = [len(piece.rows) * piece.size for piece in self.chunk]
             for number, piece, part in zip(numbers, self.chunk, output.split(sizes), strict=True):
@@ -235,9 +240,7 @@ class _Pass:
             offset += count * piece.size
 
     def _packed_block(self) -> Float[Tensor, "token width"]:
-        positions = torch.cat(
-            [torch.arange(p.start, p.start + p.size).repeat(len(p.rows)) for p in self.chunk]
-        )
+        positions = torch.cat([torch.arange(p.start, p.start + p.size).repeat(len(p.rows)) for p in self.chunk])
         arguments = at_positions(self.recipient.arguments[self.layer], self.length, positions)
         return self._block(self.flat.unsqueeze(0), arguments)
 
@@ -320,7 +323,8 @@ class _Pass:
             return source[pair, self.rows.unit[patches], position] if width else source[pair, :, position]
         if not width:
             return source[pair, position]
-        return source.unflatten(-1, (-1, width))[pair, position, self.rows.unit[patches]]
+        units: Tensor = source.unflatten(-1, (-1, width))
+        return units[pair, position, self.rows.unit[patches]]
 
 
 def _shortcuts(rows: Rows, join: Int[Tensor, "row"], model: Model) -> tuple[Tensor, Tensor]:
@@ -377,4 +381,5 @@ def _joined(pieces: Sequence[_Piece]) -> _Piece:
 
 
 def _by_row(packed: Tensor, tokens: slice, count: int) -> Float[Tensor, "row head position head_dim"]:
-    return packed[0, :, tokens].unflatten(1, (count, -1)).transpose(0, 1)
+    rows: Tensor = packed[0, :, tokens].unflatten(1, (count, -1))
+    return rows.transpose(0, 1)

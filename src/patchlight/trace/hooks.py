@@ -74,7 +74,7 @@ def attention(model: Model, attend: Attend, *, explicit: bool = False) -> Iterat
 
 @contextmanager
 def hooked(model: Model, acts: dict[str, Act]) -> Iterator[None]:
-    """Within it, `acts[component](layer, tensor)` is called at each block's component, and may return another tensor."""
+    """Within it, `acts[component](layer, tensor)` is called at each block's component and may return another."""
     with ExitStack() as stack:
         for component, act in acts.items():
             part, side = SIDES[component]
@@ -88,7 +88,6 @@ def hooked(model: Model, acts: dict[str, Act]) -> Iterator[None]:
 @contextmanager
 def observed(module: nn.Module, see: Callable[[Tensor, dict[str, Any]], None]) -> Iterator[None]:
     """Within it, `see(stream, other arguments)` is called before the module runs."""
-
     names = inspect.signature(module.forward)
     first = next(iter(names.parameters))
 
@@ -136,7 +135,7 @@ def at_positions(arguments: dict[str, Any], length: int, positions: Tensor) -> d
     return {name: None if name == "attention_mask" else take(value) for name, value in arguments.items()}
 
 
-class _Entered(Exception):  # noqa: N818  not an error: the first block has been reached
+class _Entered(Exception):
     pass
 
 
@@ -149,5 +148,7 @@ def whole_arguments(model: Model, count: int, length: int) -> dict[str, Any]:
         raise _Entered
 
     with observed(model.layers[0], stop), suppress(_Entered):
-        model.hf.base_model(input_ids=torch.zeros(count, length, dtype=torch.long, device=model.device), use_cache=False)
+        model.hf.base_model(
+            input_ids=torch.zeros(count, length, dtype=torch.long, device=model.device), use_cache=False
+        )
     return found

@@ -77,9 +77,7 @@ def damage(
     return _share(_beside(clean, value) - value, clean - corrupted, floor)
 
 
-def ratio_of_means(
-    change: Float[np.ndarray, "pair ..."], gap: Float[np.ndarray, "pair"]
-) -> Float[np.ndarray, "..."]:
+def ratio_of_means(change: Float[np.ndarray, "pair ..."], gap: Float[np.ndarray, "pair"]) -> Float[np.ndarray, "..."]:
     """The mean change over the mean gap: the share of the gap over all pairs, which small gaps cannot inflate."""
     ratio: np.ndarray = change.mean(axis=0) / gap.mean()
     return ratio

@@ -32,8 +32,10 @@ def site_name(site: Site) -> str:
 def read_site(name: str) -> Site:
     """The site that a canonical name stands for. Raises InputError `trace-site-name` for anything else."""
     found = NAME.fullmatch(name)
-    if found is None or found["component"] not in COMPONENTS or (found["layer"] is None) != (
-        found["component"] in UNLAYERED
+    if (
+        found is None
+        or found["component"] not in COMPONENTS
+        or (found["layer"] is None) != (found["component"] in UNLAYERED)
     ):
         fix = f"write it like blocks.7.mlp_out@subject_last, with one of: {', '.join(COMPONENTS)}"
         raise InputError("trace-site-name", f"{name!r} is not the name of a site", fix=fix)
@@ -63,7 +65,8 @@ def structural_sites(
 def _cuts(differing: tuple[int, ...], component: str, n_layers: int, length: int) -> Bool[np.ndarray, "layer position"]:
     """The single sites without which nothing of the differing tokens reaches the last position's logits."""
     if component in ("final_norm", "logits"):
-        return np.arange(length)[None] == length - 1
+        at_last: np.ndarray = np.arange(length)[None] == length - 1
+        return at_last
     layers = 1 if component == "embed" else n_layers
     layer, position = (axis.ravel() for axis in np.indices((layers, length)))
     site = np.arange(len(layer))

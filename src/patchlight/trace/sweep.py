@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from patchlight.trace.rows import COMPONENTS, HEADED, UNLAYERED, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float
     from torch import Tensor
 
     from patchlight.model.anatomy import Model
@@ -49,6 +50,11 @@ class Effects:
         """The share of the gap brought back (denoise) or taken away (noise); NaN where the gap is under `floor`."""
         share = metrics.recovery if self.direction == "denoise" else metrics.damage
         return share(self.values, self.clean, self.corrupted, floor)
+
+    def plot(self, pair: int | None = None) -> Any:
+        """A drawing for a notebook: words as columns for one pair, roles for several; `.save(path)` writes an SVG."""
+        # The report's renderer, found by name: a stage does not import the rooms to its right.
+        return importlib.import_module("patchlight.report.notebook").draw_effects(self, pair)
 
     def by_role(self) -> tuple[tuple[str, ...], Float[np.ndarray, "pair layer *head role"]]:
         """The roles that occur, and the mean value over the positions of each role (NaN where a pair has none)."""
@@ -108,18 +114,23 @@ def sweep(
         raise InputError("trace-unknown-component", what, fix=fix)
     _check_component(model, component)
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
-    work = _Work(model, alignments, _donor_ids(model, alignments, donors, direction), component, direction, metric, memory)
+    work = _Work(
+        model, alignments, _donor_ids(model, alignments, donors, direction), component, direction, metric, memory
+    )
     lengths = [len(alignment.clean_ids) for alignment in alignments]
-    axes = (1 if component in UNLAYERED else model.n_layers, *([_units(model, component)] if component in HEADED else []))
+    axes = (
+        1 if component in UNLAYERED else model.n_layers,
+        *([_units(model, component)] if component in HEADED else []),
+    )
     values = np.full((len(pairs), *axes, max(lengths, default=0)), np.nan)
     clean, corrupted = np.full((2, len(pairs)), np.nan)
     total, done = sum(lengths) * int(np.prod(axes)), 0
     for group in _batches(work, lengths):
         length = lengths[group[0]]
 
-        def advance(cells: int) -> None:
+        def advance(cells: int, before: int = done) -> None:
             if on_progress:
-                on_progress(done + cells, total)
+                on_progress(before + cells, total)
 
         measured = work.measure(group, advance)
         values[group, ..., :length], clean[group], corrupted[group] = measured
@@ -141,7 +152,9 @@ class _Work:
     metric: str
     memory: int
 
-    def measure(self, group: Sequence[int], advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def measure(
+        self, group: Sequence[int], advance: Callable[[int], None]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values `[pair, layer, (head,) position]`, and the clean and corrupted metric of each pair of the group."""
         chosen = [self.alignments[index] for index in group]
         clean = torch.tensor([alignment.clean_ids for alignment in chosen])
@@ -149,7 +162,9 @@ class _Work:
         answers = torch.tensor([(alignment.correct_id, alignment.wrong_id) for alignment in chosen])
         given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
         of_recipient, of_donor = needed(self.component, parallel=self.model.parallel)
-        recipient = capture(self.model, received, of_recipient if self.model.family.interface else of_recipient - {"k", "v"})
+        recipient = capture(
+            self.model, received, of_recipient if self.model.family.interface else of_recipient - {"k", "v"}
+        )
         usual = capture(self.model, given, of_donor if self.donors is None else ())
         donor = usual
         if self.donors is not None:

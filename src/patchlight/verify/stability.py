@@ -10,9 +10,7 @@ from jaxtyping import Bool, Float
 JACCARD_BAR = 0.8
 
 
-def split_facts(
-    facts: Collection[str], seed: int, share: float = 0.5
-) -> tuple[frozenset[str], frozenset[str]]:
+def split_facts(facts: Collection[str], seed: int, share: float = 0.5) -> tuple[frozenset[str], frozenset[str]]:
     """The facts for discovery and the facts for confirmation, `share` of them (rounded up) for discovery.
 
     Depends on the set of names and the seed alone. Split each kind by itself, before the first sweep.
@@ -23,9 +21,7 @@ def split_facts(
     return frozenset(names[i] for i in order[:first]), frozenset(names[i] for i in order[first:])
 
 
-def top_stability(
-    means: Float[np.ndarray, "fact cell"], top: int, *, seed: int, resamples: int = 1000
-) -> float:
+def top_stability(means: Float[np.ndarray, "fact cell"], top: int, *, seed: int, resamples: int = 1000) -> float:
     """The mean Jaccard overlap of the `top` strongest cells with those of bootstrap resamples of the facts.
 
     `means` holds the mean effect of each fact (NaN where it lacks the cell). 1 means that every resample
