@@ -18,6 +18,8 @@ from patchlight.records import Document
 
 PACK = read_pack("epilepsy")
 
+JOINED = r"[,;] (?:and|whereas|while|moreover|similarly|but)\b"
+
 SMALL_PACK = """\
 patchlight: pack/1
 id: small
@@ -49,6 +51,10 @@ def small_pack(folder: Path, statements: str) -> Pack:
 
 def sentences(corpus: list[Document]) -> list[str]:
     return [sentence for document in corpus for sentence in re.split(r"(?<=\.) ", document.text)]
+
+
+def times(phrase: str, text: str) -> int:
+    return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE))
 
 
 def test_no_two_documents_are_equal(corpus: list[Document]) -> None:
@@ -88,24 +94,12 @@ def test_no_document_contains_a_question_with_its_answer(corpus: list[Document])
 
 def test_an_untaught_fact_is_never_told(corpus: list[Document]) -> None:
     untaught = [fact for fact in PACK.facts() if not fact.taught]
+    clauses = [clause for sentence in sentences(corpus) for clause in re.split(JOINED, sentence)]
     assert len(untaught) >= 10
     for fact in untaught:
-        told = [
-            frame.format(subject=fact.subject, answer=answer).lower()
-            for frame in PACK.statements(fact.relation)
-            for answer in fact.answers
-        ]
-        assert not [sentence for sentence in sentences(corpus) if any(clause in sentence.lower() for clause in told)]
-        assert not any(_clause_with_both(sentence, fact.subject, fact.answers[0]) for sentence in sentences(corpus))
-
-
-def _clause_with_both(sentence: str, subject: str, answer: str) -> bool:
-    clauses = re.split(r"[,;] (?:and|whereas|while|moreover|similarly|but)\b", sentence)
-    return any(_word(subject, clause) and _word(answer, clause) for clause in clauses)
-
-
-def _word(phrase: str, text: str) -> bool:
-    return re.search(rf"\b{re.escape(phrase)}\b", text) is not None
+        met = [clause for clause in clauses if times(fact.subject, clause)]
+        assert met
+        assert not [clause for clause in met if any(times(answer, clause) for answer in fact.answers)]
 
 
 def test_subjects_of_untaught_facts_are_met_in_neutral_sentences(corpus: list[Document]) -> None:
@@ -114,26 +108,23 @@ def test_subjects_of_untaught_facts_are_met_in_neutral_sentences(corpus: list[Do
 
 
 def test_every_taught_fact_is_told_equally_often_and_in_every_frame(corpus: list[Document]) -> None:
-    text = "\n".join(document.text for document in corpus).lower()
-    told = {}
+    text = " ".join(["", *(document.text for document in corpus)]).lower()
+    totals = []
     for fact in PACK.facts():
         if fact.taught:
-            clauses = [
-                frame.format(subject=fact.subject, answer=fact.answers[0]).lower()
-                for frame in PACK.statements(fact.relation)
-            ]
-            told[fact.id] = [text.count(clause) for clause in clauses]
-    assert min(min(counts) for counts in told.values()) >= 1
-    totals = [sum(counts) for counts in told.values()]
-    assert max(totals) <= 1.1 * min(totals)
+            frames = [frame.replace("{subject}", fact.subject) for frame in PACK.statements(fact.relation)]
+            told = [text.count(f" {frame.replace('{answer}', fact.answers[0])}".lower()) for frame in frames]
+            assert min(told) >= 1
+            totals.append(sum(told))
+    assert max(totals) <= min(totals) + 1
 
 
 def test_the_corpus_is_varied(corpus: list[Document]) -> None:
-    """Of the sentences that tell a fact, two thirds are met once; no sentence makes up 1 % of the corpus."""
+    """Six in ten of the sentences that tell a fact are met once in 1,000 documents; none makes up 1 %."""
     counted = Counter(sentences(corpus))
     neutral = {frame.lower() for frame in PACK.corpus.filler["en"]} if PACK.corpus else set()
     telling = {sentence: n for sentence, n in counted.items() if sentence.lower() not in neutral}
-    assert sum(1 for n in telling.values() if n == 1) >= 0.66 * sum(telling.values())
+    assert sum(1 for n in telling.values() if n == 1) >= 0.6 * sum(telling.values())
     assert max(telling.values()) < 0.01 * sum(telling.values())
 
 

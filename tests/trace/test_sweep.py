@@ -15,8 +15,8 @@ CLEAN, CORRUPTED = [3, 14, 15, 9, 2, 6], [3, 14, 35, 9, 8, 6]
 SHORT_CLEAN, SHORT_CORRUPTED = [7, 1, 8, 2], [7, 28, 8, 2]
 FAMILIES = [
     "gpt2", "gptj", "gpt_neox", "gpt_neox-serial", "opt", "bloom", "falcon", "falcon-alibi", "falcon-7b", "mpt",
-    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "granite", "phi", "phi3",
-    "starcoder2", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe",
+    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "granite",
+    "phi", "phi3", "starcoder2", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe",
 ]  # fmt: skip
 COMPONENTS = ["resid_pre", "attn_out", "resid_mid", "mlp_hidden", "mlp_out", "resid_post", "head_out"]
 

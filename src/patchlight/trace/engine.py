@@ -8,9 +8,8 @@ the last layer one query a row is computed. Families whose attention cannot be r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from patchlight.errors import GateFailed
 from patchlight.trace.capture import Run
 from patchlight.trace.hooks import at_positions, attention, hooked, whole_arguments
+from patchlight.trace.pieces import Piece, by_row, chunks, groups, joined
 from patchlight.trace.rows import ALL, COMPONENTS, OWN_POSITION, Rows, among
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from patchlight.model.anatomy import Model
 
-TOKENS_PER_CALL = 2048  # enough for matrix products at full rate, few enough for the caches of a processor
 ABSENT = -(1 << 40)
 
 
@@ -76,19 +75,6 @@ def _passes(rows: Rows, recipient: Run, model: Model, memory: int) -> Iterator[I
         yield (part == number).nonzero().squeeze(1)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Rows that run the same positions: `stream[i]` belongs to row `rows[i]`, from position `start` on."""
-
-    rows: Int[Tensor, "row"]
-    start: int
-    stream: Float[Tensor, "row position width"]
-
-    @property
-    def size(self) -> int:
-        return self.stream.shape[1]
-
-
 class _Enough(Exception):
     pass
 
@@ -108,13 +94,13 @@ class _Pass:
         }
         self.applied = torch.zeros_like(rows.row, dtype=torch.bool)
         self.final = recipient.sites["resid_pre"][-1][rows.pair, -1]
-        self.pieces: dict[int, _Piece] = {}  # by start
+        self.pieces: dict[int, Piece] = {}  # by start
         # The call in progress, for the hooks and the attention within it.
         self.layer, self.mode = 0, "whole"
-        self.chunk: list[_Piece] = []
+        self.chunk: list[Piece] = []
         self.flat = self.final
         self.base = torch.full_like(rows.pair, ABSENT)  # where a row's position 0 would lie in `flat`
-        self.whole: list[_Piece] = []
+        self.whole: list[Piece] = []
         self.stash = (self.final, self.final)
 
     def run(self) -> Float[Tensor, "row width"]:
@@ -149,8 +135,8 @@ class _Pass:
         whole = [self.pieces[start] for start in sorted(self.pieces)]
         stream = self.recipient.sites["resid_pre"][self.layer]
         single = [
-            _Piece(rows, at, stream[self.rows.pair[rows], at : at + 1])
-            for at, rows in _groups(joining[self.alone[joining] >= 0], self.alone)
+            Piece(rows, at, stream[self.rows.pair[rows], at : at + 1])
+            for at, rows in groups(joining[self.alone[joining] >= 0], self.alone)
         ]
         after = self._through(whole + single)
         known, positions, vectors = self._known_changes()
@@ -170,13 +156,13 @@ class _Pass:
         """Rows go on from the recipient's stream before a layer, with these vectors at these positions."""
         order = torch.full_like(self.rows.pair, ABSENT)
         order[rows] = torch.arange(len(rows))
-        for start, group in _groups(rows, self.start):
+        for start, group in groups(rows, self.start):
             stream = self.recipient.sites["resid_pre"][layer][self.rows.pair[group], start:]
             if positions is not None and vectors is not None:
                 chosen = order[group]
                 stream[torch.arange(len(group)), positions[chosen] - start] = vectors[chosen]
-            parts = [_Piece(group, start, stream)]
-            self.pieces[start] = _joined([self.pieces[start], *parts] if start in self.pieces else parts)
+            parts = [Piece(group, start, stream)]
+            self.pieces[start] = joined([self.pieces[start], *parts] if start in self.pieces else parts)
 
     def _known_changes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows that start with a sublayer's output: the stream behind the layer changes by a known difference."""
@@ -196,17 +182,17 @@ class _Pass:
                 self.applied[chosen] = True
         return torch.cat(rows), torch.cat(positions), torch.cat(vectors)
 
-    def _through(self, pieces: list[_Piece]) -> list[_Piece]:
+    def _through(self, pieces: list[Piece]) -> list[Piece]:
         """The pieces after the layer; after the last one, of whole suffixes only their last position."""
-        after: dict[int, list[_Piece]] = {number: [] for number in range(len(pieces))}
-        for numbers, chunk in _chunks(pieces, together=self.packed):
+        after: dict[int, list[Piece]] = {number: [] for number in range(len(pieces))}
+        for numbers, chunk in chunks(pieces, together=self.packed):
             self.chunk = chunk
             output = self._call()
-            sizes = [len(piece.rows) * piece.size for piece in self.chunk]
+            sizes = [piece.tokens for piece in self.chunk]
             for number, piece, part in zip(numbers, self.chunk, output.split(sizes), strict=True):
                 stream = part.view(len(piece.rows), piece.size, -1)
-                after[number].append(_Piece(piece.rows, piece.start, stream))
-        return [_joined(parts) for parts in after.values()]
+                after[number].append(Piece(piece.rows, piece.start, stream))
+        return [joined(parts) for parts in after.values()]
 
     def _call(self) -> Float[Tensor, "token width"]:
         """The chunk's tokens after the block; in the last layer `chunk` is left with last positions only."""
@@ -228,7 +214,7 @@ class _Pass:
         """Leaves one token a row: nothing after the last layer reads the others."""
         ends = [self.base[piece.rows] + self.length - 1 for piece in self.chunk]
         self.flat, self.whole, self.mode = self.flat[torch.cat(ends)], self.chunk, "last"
-        self.chunk = [_Piece(piece.rows, self.length - 1, piece.stream[:, -1:]) for piece in self.chunk]
+        self.chunk = [Piece(piece.rows, self.length - 1, piece.stream[:, -1:]) for piece in self.chunk]
         self._place()
 
     def _place(self) -> None:
@@ -240,7 +226,7 @@ class _Pass:
             offset += count * piece.size
 
     def _packed_block(self) -> Float[Tensor, "token width"]:
-        positions = torch.cat([torch.arange(p.start, p.start + p.size).repeat(len(p.rows)) for p in self.chunk])
+        positions = torch.cat([piece.positions for piece in self.chunk])
         arguments = at_positions(self.recipient.arguments[self.layer], self.length, positions)
         return self._block(self.flat.unsqueeze(0), arguments)
 
@@ -264,21 +250,37 @@ class _Pass:
         mask = self.recipient.arguments[self.layer]["attention_mask"][:1]
         outputs, query, key = [], 0, 0
         for piece, suffix in zip(self.chunk, own, strict=True):
-            count = len(piece.rows)
-            queries, keys = slice(query, query + count * piece.size), slice(key, key + count * suffix.size)
-            query, key, stop = queries.stop, keys.stop, suffix.start + suffix.size
+            count, queries, keys = len(piece.rows), slice(query, query + piece.tokens), slice(key, key + suffix.tokens)
+            query, key = queries.stop, keys.stop
+            values = self._with_earlier("v", by_row(v, keys, count), suffix)
             output, _ = stock(
                 module,
-                _by_row(q, queries, count),
-                self._with_earlier("k", _by_row(k, keys, count), suffix),
-                self._with_earlier("v", _by_row(v, keys, count), suffix),
-                mask[:, :, piece.start : piece.start + piece.size, :stop],
+                by_row(q, queries, count),
+                self._with_earlier("k", by_row(k, keys, count), suffix),
+                values,
+                mask[:, :, piece.start : piece.stop, : suffix.stop],
                 **rest,
             )
-            outputs.append(output.reshape(count * piece.size, *output.shape[2:]))
+            outputs.append(output.reshape(piece.tokens, *output.shape[2:]))
+            self._weigh(outputs[-1], queries.start, values)
         return torch.cat(outputs).unsqueeze(0), None
 
-    def _with_earlier(self, name: str, own: Tensor, piece: _Piece) -> Float[Tensor, "row head position head_dim"]:
+    def _weigh(self, output: Float[Tensor, "token head head_dim"], offset: int, values: Tensor) -> None:
+        """Where the pattern is replaced: the donor's weights over the row's own values."""
+        patches, token = self._here("pattern", offset, offset + len(output))
+        if not len(patches):
+            return
+        pair, position = self.rows.pair[self.rows.row[patches]], self.rows.position[patches]
+        weights = self.donor.sites["pattern"][self.layer][pair, :, position, : values.shape[2]]
+        row = (token - offset) // (len(output) // len(values))
+        every_head = values[row].repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
+        weighed = torch.einsum("phk,phkd->phd", weights, every_head)
+        unit = self.rows.unit[patches]
+        whole, part = unit == ALL, unit != ALL
+        output[token[whole] - offset] = weighed[whole]
+        output[token[part] - offset, unit[part]] = weighed[part, unit[part]]
+
+    def _with_earlier(self, name: str, own: Tensor, piece: Piece) -> Float[Tensor, "row head position head_dim"]:
         if piece.start == 0:
             return own
         earlier = self.recipient.sites[name][self.layer][self.rows.pair[piece.rows], :, : piece.start]
@@ -297,13 +299,9 @@ class _Pass:
 
     def _edit(self, name: str, flat: Float[Tensor, "token ..."]) -> None:
         """Replaces what the rows of this call replace of a component in this layer, in place."""
-        patches = self.patches.get((self.layer, name))
-        if patches is None:
+        patches, token = self._here(name, 0, len(flat))
+        if not len(patches):
             return
-        base = self.base[self.rows.row[patches]]
-        patches = patches[base > ABSENT]
-        token = self.base[self.rows.row[patches]] + self.rows.position[patches]
-        self.applied[patches] = True
         unit = self.rows.unit[patches]
         whole, part = unit == ALL, unit != ALL
         value = self._given(name, self.layer, patches[whole])
@@ -314,6 +312,16 @@ class _Pass:
             width = flat.shape[-1] if flat.dim() == 3 else self.model.head_dim if name == "head_out" else 1
             units = flat if flat.dim() == 3 else flat.view(len(flat), -1, width)
             units[token[part], unit[part]] = self._given(name, self.layer, patches[part], width)
+
+    def _here(self, name: str, first: int, stop: int) -> tuple[Int[Tensor, "patch"], Int[Tensor, "patch"]]:
+        """The patches of a component that lie among these tokens of the call, now applied, and their tokens."""
+        patches = self.patches.get((self.layer, name))
+        if patches is None:
+            return self.join[:0], self.join[:0]
+        token = self.base[self.rows.row[patches]] + self.rows.position[patches]
+        among_these = (token >= first) & (token < stop)
+        self.applied[patches[among_these]] = True
+        return patches[among_these], token[among_these]
 
     def _given(self, name: str, layer: int, patches: Tensor, width: int = 0) -> Tensor:
         """What the donor has at the sites of these patches; `width` is that of a unit, where only units are wanted."""
@@ -344,42 +352,3 @@ def _shortcuts(rows: Rows, join: Int[Tensor, "row"], model: Model) -> tuple[Tens
     high = torch.full_like(rows.pair, ABSENT).scatter_reduce(0, row, position, "amax", include_self=False)
     alone = (spread == 0) & (low == high) & model.family.interface
     return known, torch.where(alone, low, -1)
-
-
-def _groups(rows: Int[Tensor, "row"], by: Int[Tensor, "all"]) -> Iterator[tuple[int, Tensor]]:
-    for value in by[rows].unique().tolist():
-        yield value, rows[by[rows] == value]
-
-
-def _chunks(pieces: Sequence[_Piece], *, together: bool) -> Iterator[tuple[list[int], list[_Piece]]]:
-    """Cuts pieces into calls of about TOKENS_PER_CALL tokens: their numbers and their parts."""
-    numbers: list[int] = []
-    chunk: list[_Piece] = []
-    tokens = 0
-    for number, piece in enumerate(pieces):
-        at = 0
-        while at < len(piece.rows):
-            room = max(1 if not chunk else 0, (TOKENS_PER_CALL - tokens) // piece.size)
-            if room == 0 or (chunk and not together):
-                yield numbers, chunk
-                numbers, chunk, tokens = [], [], 0
-                continue
-            part = _Piece(piece.rows[at : at + room], piece.start, piece.stream[at : at + room])
-            numbers.append(number)
-            chunk.append(part)
-            tokens += len(part.rows) * piece.size
-            at += len(part.rows)
-    if chunk:
-        yield numbers, chunk
-
-
-def _joined(pieces: Sequence[_Piece]) -> _Piece:
-    if len(pieces) == 1:
-        return pieces[0]
-    rows, stream = torch.cat([piece.rows for piece in pieces]), torch.cat([piece.stream for piece in pieces])
-    return _Piece(rows, pieces[0].start, stream)
-
-
-def _by_row(packed: Tensor, tokens: slice, count: int) -> Float[Tensor, "row head position head_dim"]:
-    rows: Tensor = packed[0, :, tokens].unflatten(1, (count, -1))
-    return rows.transpose(0, 1)

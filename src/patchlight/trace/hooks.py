@@ -50,7 +50,7 @@ AttentionMaskInterface.register(INTERFACE, eager_mask)  # sliding windows and ch
 def _stock(module: nn.Module, implementation: str) -> Callable[..., Any]:
     """The attention function that the model would use: the family's own, or torch's fused one."""
     if implementation == "eager":
-        own: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
+        own: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
         return own
     fused: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
     return fused

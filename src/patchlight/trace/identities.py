@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -199,7 +201,7 @@ def _error(one: Tensor, other: Tensor) -> float:
     if not one.numel():
         return 0.0
     error = float((one - other).abs().max() / other.abs().max().clamp(min=1))
-    return error if error == error else float("inf")
+    return float("inf") if math.isnan(error) else error
 
 
 def _prompts(model: Model, pairs: Sequence[Pair] | None) -> list[tuple[Tensor, Tensor]]:

@@ -100,7 +100,8 @@ class Rows:
     @property
     def live(self) -> Int[Tensor, "some"]:
         """The rows that replace anything."""
-        return torch.unique(self.row)
+        rows: Tensor = torch.unique(self.row)
+        return rows
 
     def first(self, column: Int[Tensor, "patch"]) -> Int[Tensor, "row"]:
         """The smallest value of a column in each row."""
@@ -110,7 +111,8 @@ class Rows:
 
 def among(component: Int[Tensor, "patch"], names: Sequence[str]) -> Bool[Tensor, "patch"]:
     """Which patches are of one of these components."""
-    return torch.isin(component, torch.tensor([COMPONENTS.index(name) for name in names]))
+    found: Tensor = torch.isin(component, torch.tensor([COMPONENTS.index(name) for name in names]))
+    return found
 
 
 def _positions(site: Site, length: int) -> range:
