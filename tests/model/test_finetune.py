@@ -58,7 +58,7 @@ def tiny() -> Model:
     config = transformers.GPT2Config(**{**model.hf.config.to_dict(), "resid_pdrop": 0.1, "attn_pdrop": 0.1})
     hf = transformers.GPT2LMHeadModel(config)
     hf.load_state_dict(model.hf.state_dict())
-    return Model(hf, TOKENIZER, "tiny")
+    return Model(hf.requires_grad_(False), TOKENIZER, "tiny")
 
 
 def train(folder: Path, seed: int = 7, **changes: object) -> Training:

@@ -12,15 +12,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from patchlight.model.anatomy import Model
-from patchlight.records import Pair
+from patchlight.records import Pair, Site
 
-torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 WORDS = 60
 SMALL = {"vocab_size": WORDS + 1, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 LLAMA = SMALL | {
     "hidden_size": 16,
     "intermediate_size": 24,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 32,
@@ -28,16 +27,16 @@ LLAMA = SMALL | {
 WINDOW = {"sliding_window": 3}
 EXPERTS = {"num_experts_per_tok": 2, "experts_implementation": "eager"}  # the grouped product has no float64
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("gpt2", SMALL | {"n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 32}),
-    "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
+    "gpt2": ("gpt2", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
     "gpt_neox": ("gpt_neox", LLAMA),
     "gpt_neox-serial": ("gpt_neox", LLAMA | {"use_parallel_residual": False}),
     "opt": ("opt", LLAMA | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
-    "bloom": ("bloom", SMALL | {"hidden_size": 16, "n_layer": 3, "n_head": 4}),
+    "bloom": ("bloom", SMALL | {"hidden_size": 16, "n_layer": 2, "n_head": 4}),
     "falcon": ("falcon", LLAMA | {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon-alibi": ("falcon", LLAMA | {"alibi": True, "parallel_attn": False, "multi_query": False}),
     "falcon-7b": ("falcon", LLAMA | {"multi_query": True}),
-    "mpt": ("mpt", SMALL | {"d_model": 16, "n_layers": 3, "n_heads": 4, "max_seq_len": 32}),
+    "mpt": ("mpt", SMALL | {"d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32}),
     "llama": ("llama", LLAMA),
     "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True, "attention_bias": True}),
     "mistral": ("mistral", LLAMA | WINDOW),
@@ -185,26 +184,18 @@ def activation(model: Model, ids: list[int], component: str, layer: int) -> torc
 
 def patched(
     model: Model,
-    donor: list[int],
     recipient: list[int],
     component: str,
     layer: int,
-    position: int,
-    head: int | None = None,
+    position: int | slice,
+    given: torch.Tensor,
+    part: slice = slice(None),
 ) -> float:
     """The logit difference after one replacement, by one full forward with one plain hook."""
-    given = activation(model, donor, component, layer)[position]
-    if component == "resid_mid":  # reached through what attention adds to the block's input
-        before = activation(model, recipient, "resid_pre", layer)[position]
-        component, given = "attn_out", (given - before) / getattr(model.config, "residual_multiplier", 1.0)
-    part = slice(None)
-    if head is not None:
-        width = given.shape[-1] // model.config.num_attention_heads
-        part = slice(head * width, (head + 1) * width)
 
     def edit(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.clone()
-        one(tensor)[position, part] = given[part]
+        one(tensor)[position, part] = given[position, part]
         return tensor
 
     handle = hook(*oracle_module(model, component, layer), edit)
@@ -215,11 +206,21 @@ def patched(
 
 
 def oracle_values(model: Model, donor: list[int], recipient: list[int], component: str) -> np.ndarray:
-    heads = range(model.config.num_attention_heads) if component == "head_out" else [None]
-    values = [
-        [[patched(model, donor, recipient, component, layer, at, head) for at in range(len(donor))] for head in heads]
-        for layer in range(len(blocks(model)))
-    ]
+    """Every cell of a sweep, `[layer, (head,) position]`."""
+    width = model.head_dim
+    parts = [slice(head * width, (head + 1) * width) for head in range(model.config.num_attention_heads)]
+    values = []
+    for layer in range(len(blocks(model))):
+        given, reached = activation(model, donor, component, layer), component
+        if component == "resid_mid":  # reached through what attention adds to the block's input
+            before = activation(model, recipient, "resid_pre", layer)
+            given, reached = (given - before) / getattr(model.config, "residual_multiplier", 1.0), "attn_out"
+        values.append(
+            [
+                [patched(model, recipient, reached, layer, at, given, part) for at in range(len(donor))]
+                for part in (parts if component == "head_out" else [slice(None)])
+            ]
+        )
     array = np.array(values)
     return array if component == "head_out" else array[:, 0]
 
@@ -227,3 +228,87 @@ def oracle_values(model: Model, donor: list[int], recipient: list[int], componen
 @pytest.fixture(scope="session")
 def oracle() -> Callable[..., np.ndarray]:
     return oracle_values
+
+
+@pytest.fixture(params=CONFIGS)
+def family(request: pytest.FixtureRequest) -> str:
+    """Each small model by its name."""
+    return str(request.param)
+
+
+def oracle_with_all(model: Model, donor: list[int], recipient: list[int], sites: list[Site]) -> float:
+    """The logit difference with a plain hook for every site at once."""
+    handles = []
+    for site in sites:
+        given = activation(model, donor, site.component, site.layer)
+        width = {"head_out": model.head_dim, "mlp_hidden": 1}.get(site.component, 0)
+        part = slice(None) if site.unit is None else slice(site.unit * width, (site.unit + 1) * width)
+        positions = slice(None) if site.position is None else site.position
+
+        def edit(tensor: torch.Tensor, at=positions, part=part, given=given) -> torch.Tensor:
+            tensor = tensor.clone()
+            one(tensor)[at, part] = given[at, part]
+            return tensor
+
+        handles.append(hook(*oracle_module(model, site.component, site.layer), edit))
+    try:
+        return logit_diff(model, recipient)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.fixture(scope="session")
+def oracle_together() -> Callable[..., float]:
+    return oracle_with_all
+
+
+def project(model: Model, layer: int, stream: torch.Tensor) -> list[torch.Tensor]:
+    """Queries, keys and values `[head, position, head_dim]` of a GPT-2 or Llama block, rotated where it rotates."""
+    block = blocks(model)[layer]
+    if model.config.model_type == "gpt2":
+        parts = block.attn.c_attn(block.ln_1(stream)).split(model.width, dim=-1)
+        return [part.unflatten(-1, (-1, model.head_dim)).transpose(0, 1) for part in parts]
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    normed, attention = block.input_layernorm(stream), block.self_attn
+    q, k, v = (
+        linear(normed).unflatten(-1, (-1, model.head_dim)).transpose(0, 1)
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    angles = model.hf.model.rotary_emb(stream[None], torch.arange(len(stream))[None])
+    q, k = apply_rotary_pos_emb(q[None], k[None], *angles)
+    return [q[0], k[0], v]
+
+
+def attention_written_out(model: Model, donor: list[int], recipient: list[int], component: str) -> np.ndarray:
+    """Each head and position of q, k, v or pattern replaced: attention by its formula, the rest by a plain hook."""
+    values = []
+    for layer in range(len(blocks(model))):
+        with torch.no_grad():
+            runs = [project(model, layer, activation(model, ids, "resid_pre", layer)) for ids in (donor, recipient)]
+            given, own = ([*run, weights(*run[:2])] for run in runs)
+        index = ["q", "k", "v", "pattern"].index(component)
+        rows = []
+        for head in range(len(given[index])):
+            for position in range(len(donor)):
+                parts = [part.clone() for part in own]
+                parts[index][head, position] = given[index][head, position]
+                pattern = parts[3] if component == "pattern" else weights(*parts[:2])
+                every = parts[2].repeat_interleave(len(pattern) // len(parts[2]), dim=0)
+                mixed = (pattern @ every).transpose(0, 1).flatten(1)
+                rows.append(patched(model, recipient, "head_out", layer, slice(None), mixed))
+        values.append(np.array(rows).reshape(-1, len(donor)))
+    return np.array(values)
+
+
+def weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """The attention pattern `[head, query, key]`."""
+    k = k.repeat_interleave(len(q) // len(k), dim=0)
+    scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+    return scores.masked_fill(torch.ones(scores.shape[1:]).triu(1).bool(), -torch.inf).softmax(-1)
+
+
+@pytest.fixture(scope="session")
+def written_out() -> Callable[..., np.ndarray]:
+    return attention_written_out

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
 
 HOOKED = ("head_out", "attn_out", "mlp_hidden", "mlp_out")
-ATTENDED = ("q", "k", "v", "pattern")
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,22 @@ def capture(model: Model, ids: Int[Tensor, "prompt position"], components: Colle
         return lambda layer, tensor: kept.append(tensor.clone().view(*ids.shape, -1))
 
     def attend(stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **rest: Any) -> Any:
-        output, weights = stock(module, q, k, v, mask, **rest)
-        for component, tensor in zip(ATTENDED, (q, k, v, weights), strict=True):
+        for component, tensor in zip("qkv", (q, k, v), strict=True):
             if component in components:
                 sites.setdefault(component, []).append(tensor.contiguous())
-        return output, weights
+        if "pattern" in components:
+            # Values that are a basis come out as the weights, from whichever function the model attends with.
+            basis = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*k.shape[:3], -1)
+            weights, _ = stock(module, q, k, basis, mask, **rest)
+            sites.setdefault("pattern", []).append(weights.transpose(1, 2))
+        return stock(module, q, k, v, mask, **rest)
 
     wanted = {"resid_pre", *(name for name in HOOKED if name in components)}
     if "resid_mid" in components:
         wanted.add("attn_out")
     with ExitStack() as stack:
         if model.family.interface:
-            stack.enter_context(attention(model, attend, explicit="pattern" in components))
+            stack.enter_context(attention(model, attend))
         stack.enter_context(hooked(model, {name: keep(name) for name in sorted(wanted)}))
         for block in model.layers:
             stack.enter_context(observed(block, lambda _, given: arguments.append(given)))

@@ -57,11 +57,11 @@ def _stock(module: nn.Module, implementation: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def attention(model: Model, attend: Attend, *, explicit: bool = False) -> Iterator[None]:
-    """Within it, every attention of the model goes through `attend`; `explicit` asks for one that returns weights."""
+def attention(model: Model, attend: Attend) -> Iterator[None]:
+    """Within it, every attention of the model goes through `attend`."""
     configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}
     before = {key: config._attn_implementation for key, config in configs.items()}
-    token = _attend.set((attend, "eager" if explicit else before[id(model.config)]))
+    token = _attend.set((attend, before[id(model.config)]))
     try:
         for config in configs.values():
             config._attn_implementation = INTERFACE

@@ -1,0 +1,81 @@
+"""The study file: what is accepted, what is refused and where, and that its references stay true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from patchlight.errors import InputError
+from patchlight.packs.spec import PackFile
+from patchlight.study.spec import json_schema, read_study
+
+ROOT = Path(__file__).parents[2]
+LEAST = """\
+patchlight: study/1
+id: least
+title: {en: Least}
+pack: common
+model: {load: some/model}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "study.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_study_of_five_lines_is_enough(tmp_path: Path) -> None:
+    study = read_study(written(tmp_path, LEAST))
+    assert study.spec.sweep.components == ("resid_pre", "attn_out", "mlp_out")
+    assert study.spec.sweep.directions == ("denoise", "noise")
+
+
+def test_the_digest_ignores_comments_and_layout_but_not_content(tmp_path: Path) -> None:
+    first = read_study(written(tmp_path, LEAST)).spec.digest
+    assert read_study(written(tmp_path, "# a comment\n" + LEAST.replace("{en: Least}", "\n  en: Least"))).spec.digest == first
+    assert read_study(written(tmp_path, LEAST + "seed: 43\n")).spec.digest != first
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("seeds: 3", "study-unknown-key", "did you mean 'seed'"),
+        ("training: {I: {learning_rate: 0.1}}", "study-value", "needs a `corpus`"),
+        ("corpus: {files: [a.jsonl], compose: {documents: 100}}", "study-value", "exactly one"),
+        ("sweep: {components: [resid_per]}", "study-value", "did you mean 'resid_pre'"),
+        ("statistics: {confidence: 95}", "study-value", "less than 1"),
+        ("pairs: [1, 2", "study-yaml", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_refused_at_its_line(tmp_path: Path, line: str, code: str, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_study(written(tmp_path, LEAST + line + "\n"))
+    assert refused.value.code == code
+    assert said in str(refused.value)
+    assert "study.yaml:" in str(refused.value.where)
+
+
+def test_a_corpus_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    text = LEAST + "corpus: {files: [gone.jsonl]}\ntraining: {I: {learning_rate: 0.001}}\n"
+    with pytest.raises(InputError, match="gone.jsonl does not exist"):
+        read_study(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_studies_that_come_with_patchlight_can_be_read(file: Path) -> None:
+    if "shared" in file.read_text(encoding="utf-8") and not (ROOT.parent / "shared").is_dir():
+        pytest.skip("the real data beside the checkout (../shared/data) is not there")
+    assert read_study(file).spec.id == file.stem
+
+
+@pytest.mark.parametrize(("name", "schema"), [("study", json_schema()), ("pack", PackFile.model_json_schema())])
+def test_the_schema_in_the_docs_is_the_one_in_the_code(name: str, schema: dict[str, object]) -> None:
+    assert json.loads((ROOT / "docs" / "reference" / f"{name}.schema.json").read_text(encoding="utf-8")) == schema
+
+
+@pytest.mark.parametrize("key", ["mention", "max_per_kind", "gap_floor", "before", "evaluate_every", "revision"])
+def test_the_guide_names_the_keys(key: str) -> None:
+    assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace("model.revision", "revision")

@@ -1,0 +1,30 @@
+"""The package's public names are exact, and importing it costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import patchlight
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert patchlight.__all__ == [
+        "Effects", "Model", "Pair", "PatchlightError", "Site", "align", "load_model", "random_init", "save_model", "screen",
+        "sweep",
+    ]  # fmt: skip
+    assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, patchlight; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_thing_not_measured_has_its_sentence() -> None:
+    from patchlight.report.texts import read_texts
+    from patchlight.study.findings import NOT_MEASURED
+
+    for language in ("en", "ja"):
+        texts = read_texts(language)
+        assert all(texts(f"unknown.{code}") for code in NOT_MEASURED)
