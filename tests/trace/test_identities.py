@@ -1,0 +1,52 @@
+"""The identities hold on stock models of every family, and name what a broken model breaks."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from patchlight.errors import GateFailed, InputError
+from patchlight.trace.identities import demand, prove
+
+PAIRS = [([3, 14, 15, 9, 6], [3, 34, 15, 8, 6]), ([7, 1, 8], [7, 1, 28])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_family_holds_its_identities(family, dtype, tiny):
+    identities = prove(tiny(family, dtype))
+    assert [each.name for each in identities if not each.held] == []
+    demand(identities, tiny(family, dtype))
+
+
+def test_given_pairs_are_what_is_proven_on(tiny, pair_of):
+    assert all(each.held for each in prove(tiny("gpt2"), [pair_of(*pair) for pair in PAIRS]))
+    with pytest.raises(InputError, match="identity-no-pairs"):
+        prove(tiny("gpt2"), [])
+
+
+class Leaking(torch.nn.Module):
+    """A sublayer that also reads the mean of all tokens, later ones too."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, stream: torch.Tensor) -> torch.Tensor:
+        return self.inner(stream) + stream.mean(dim=1, keepdim=True)
+
+
+def test_a_model_that_looks_ahead_is_named(tiny):
+    model = copy.deepcopy(tiny("gpt2"))
+    model.layers[0].ln_2 = Leaking(model.layers[0].ln_2)
+    broken = [each.name for each in prove(model) if not each.held]
+    assert "nothing differs before the first token that differs" in broken
+    with pytest.raises(GateFailed, match="nothing differs before the first token"):
+        demand(prove(model), model)
+
+
+def test_a_block_that_does_not_add_up_is_named(tiny):
+    model = copy.deepcopy(tiny("gpt2"))
+    model.layers[1].register_forward_hook(lambda _, args, output: output + args[0])
+    assert next(each.name for each in prove(model) if not each.held) == "residual sums hold"
