@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchlight.errors import GateFailed, InputError
+from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.finetune import (
     Training,
@@ -133,6 +134,22 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(undisturbed: tuple[P
         assert weights(place) == weights(whole)
         assert resumed.curve == training.curve
         assert not (place / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("largest", [40_000, 250_000], ids=["the weights do not fit", "the optimiser does not fit"])
+def test_a_full_disk_is_said_plainly_and_the_run_goes_on_later(
+    undisturbed: tuple[Path, Training], tmp_path: Path, largest: int
+) -> None:
+    folder, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        with pytest.raises(EnvironmentProblem, match="finetune-not-written"):
+            train(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (folder / "checkpoints" / "checkpoint-4" / "model.safetensors").exists() == (largest > 100_000)
+    train(folder)
+    assert weights(folder) == weights(undisturbed[0])
 
 
 def test_a_finished_run_is_read_not_repeated(undisturbed: tuple[Path, Training]) -> None:

@@ -35,7 +35,10 @@ def test_a_study_of_five_lines_is_enough(tmp_path: Path) -> None:
 
 def test_the_digest_ignores_comments_and_layout_but_not_content(tmp_path: Path) -> None:
     first = read_study(written(tmp_path, LEAST)).spec.digest
-    assert read_study(written(tmp_path, "# a comment\n" + LEAST.replace("{en: Least}", "\n  en: Least"))).spec.digest == first
+    assert (
+        read_study(written(tmp_path, "# a comment\n" + LEAST.replace("{en: Least}", "\n  en: Least"))).spec.digest
+        == first
+    )
     assert read_study(written(tmp_path, LEAST + "seed: 43\n")).spec.digest != first
 
 
@@ -78,4 +81,6 @@ def test_the_schema_in_the_docs_is_the_one_in_the_code(name: str, schema: dict[s
 
 @pytest.mark.parametrize("key", ["mention", "max_per_kind", "gap_floor", "before", "evaluate_every", "revision"])
 def test_the_guide_names_the_keys(key: str) -> None:
-    assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace("model.revision", "revision")
+    assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace(
+        "model.revision", "revision"
+    )

@@ -312,3 +312,9 @@ def weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def written_out() -> Callable[..., np.ndarray]:
     return attention_written_out
+
+
+@pytest.fixture
+def kinds() -> set[str]:
+    """The model types that have a small model."""
+    return {kind for kind, _ in CONFIGS.values()}

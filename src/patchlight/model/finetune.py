@@ -23,12 +23,13 @@ import numpy
 import torch
 import transformers
 from jaxtyping import Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.load import load_model, save_model
-from patchlight.model.source import quiet
+from patchlight.model.source import first_line, quiet
 
 _IGNORED = -100  # the label that the loss of transformers leaves out
 
@@ -107,12 +108,7 @@ def finetune(
             with quiet(), _own_random_state():
                 _train(model, blocks, held_back, settings, folder, seed=seed, on_progress=on_progress)
     except OSError as error:
-        raise EnvironmentProblem(
-            "finetune-not-written",
-            f"training could not write its files: {error}",
-            where=str(folder),
-            fix="free some space, then run again: training goes on from its last evaluation",
-        ) from error
+        raise _not_written(folder, error) from error
     return _read_training(folder, model, time.monotonic() - started)
 
 
@@ -150,13 +146,19 @@ def cut_blocks(texts: Sequence[str], model: Model, length: int) -> Int[Tensor, "
 
 
 class _Trainer(transformers.Trainer):  # type: ignore[misc]
-    """The stock trainer, with a validation loss that weighs every token alike."""
+    """The stock trainer, with a validation loss that weighs every token alike and a plain word on a full disk."""
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         metrics = {"eval_loss": _masked_loss(self.model, self.eval_dataset, self.args.eval_batch_size)}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+        try:
+            super()._save_checkpoint(*given, **named)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a RuntimeError is what torch makes of a full disk
+            raise _not_written(Path(self.args.output_dir), error) from error
 
 
 class _Reporter(transformers.TrainerCallback):  # type: ignore[misc]
@@ -342,6 +344,15 @@ def _claim(folder: Path, fingerprint: str) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(mark, fingerprint)
+
+
+def _not_written(folder: Path, error: Exception) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        "finetune-not-written",
+        f"training could not write its files: {first_line(error)}",
+        where=str(folder),
+        fix="free some space, then run again: training goes on from its last evaluation",
+    )
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -57,11 +57,13 @@ def replay(
     return result
 
 
-def needed(component: str, *, parallel: bool) -> tuple[set[str], set[str]]:
+def needed(component: str, model: Model) -> tuple[set[str], set[str]]:
     """What `capture` must keep of a recipient and of a donor, so that `component` can be replaced."""
-    shortcut = component == "mlp_out" or (component == "attn_out" and parallel)
-    donor = set() if component in ("embed", "resid_pre", "resid_post", "final_norm", "logits") else {component}
-    return {"k", "v"} | ({component} if shortcut else set()), donor
+    recipient = {"k", "v"} if model.family.interface else set()
+    if component == "mlp_out" or (component == "attn_out" and model.parallel):
+        recipient.add(component)  # joins by its difference
+    elsewhere = component in ("embed", "resid_pre", "resid_post", "final_norm", "logits")
+    return recipient, set() if elsewhere else {component}
 
 
 def _passes(rows: Rows, recipient: Run, model: Model, memory: int) -> Iterator[Int[Tensor, "some"]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchlight.errors import GateFailed, InputError
+from patchlight.errors import InputError
 from patchlight.pairs.align import align
 from patchlight.records import Pair, Site
 from patchlight.trace.capture import Run, capture
@@ -55,15 +55,6 @@ def prove(model: Model, pairs: Sequence[Pair] | None = None) -> list[Identity]:
         error = max(errors)
         identities.append(Identity(name, error, limit, all(each <= limit for each in errors)))
     return identities
-
-
-def demand(identities: Sequence[Identity], model: Model) -> None:
-    """Nothing, or GateFailed with the identities that the model broke."""
-    broken = [f"{each.name} (error {each.error:.1e}, limit {each.limit:.0e})" for each in identities if not each.held]
-    if broken:
-        what = f"the model breaks: {'; '.join(broken)}"
-        fix = "this model cannot be patched exactly; check its entry in patchlight/model/families.py"
-        raise GateFailed("identity-broken", what, where=model.name, fix=fix)
 
 
 class _Proof:

@@ -108,15 +108,13 @@ def sweep(
     `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Raises
     InputError for a pair that does not align, a component that the model does not have, and a donor of another length.
     """
-    if component not in COMPONENTS or direction not in DIRECTIONS:
-        what = f"no component {component!r} or no direction {direction!r}"
-        fix = f"components: {', '.join(COMPONENTS)}; directions: {', '.join(DIRECTIONS)}"
-        raise InputError("trace-unknown-component", what, fix=fix)
+    if direction not in DIRECTIONS:
+        fix = f"choose one of: {', '.join(DIRECTIONS)}"
+        raise InputError("trace-unknown-direction", f"no direction {direction!r}", fix=fix)
     _check_component(model, component)
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
-    work = _Work(
-        model, alignments, _donor_ids(model, alignments, donors, direction), component, direction, metric, memory
-    )
+    donor_ids = _donor_ids(model, alignments, donors)
+    work = _Work(model, alignments, donor_ids, component, direction, metric, memory)
     lengths = [len(alignment.clean_ids) for alignment in alignments]
     axes = (
         1 if component in UNLAYERED else model.n_layers,
@@ -161,10 +159,8 @@ class _Work:
         corrupted = torch.tensor([alignment.corrupted_ids for alignment in chosen])
         answers = torch.tensor([(alignment.correct_id, alignment.wrong_id) for alignment in chosen])
         given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
-        of_recipient, of_donor = needed(self.component, parallel=self.model.parallel)
-        recipient = capture(
-            self.model, received, of_recipient if self.model.family.interface else of_recipient - {"k", "v"}
-        )
+        of_recipient, of_donor = needed(self.component, self.model)
+        recipient = capture(self.model, received, of_recipient)
         usual = capture(self.model, given, of_donor if self.donors is None else ())
         donor = usual
         if self.donors is not None:
@@ -216,6 +212,9 @@ def _units(model: Model, component: str) -> int:
 
 
 def _check_component(model: Model, component: str) -> None:
+    if component not in COMPONENTS:
+        fix = f"choose one of: {', '.join(COMPONENTS)}"
+        raise InputError("trace-unknown-component", f"no component {component!r}", fix=fix)
     if component == "resid_mid" and model.parallel:
         what = "attention and MLP of this model read the same input, so that there is no resid_mid"
         raise InputError("model-no-component", what, where=model.name, fix="choose another component")
@@ -229,7 +228,7 @@ def _check_component(model: Model, component: str) -> None:
 
 
 def _donor_ids(
-    model: Model, alignments: Sequence[Alignment], donors: Sequence[str] | None, direction: str
+    model: Model, alignments: Sequence[Alignment], donors: Sequence[str] | None
 ) -> tuple[tuple[int, ...], ...] | None:
     if donors is None:
         return None
@@ -242,11 +241,14 @@ def _donor_ids(
 
 
 def _batches(work: _Work, lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Pairs of one length, as many at once as half of the memory holds captured."""
+    """Pairs of one length, as many at once as half of the memory holds: captured runs, and a result for each row."""
     model = work.model
+    units = _units(model, work.component) if work.component in HEADED else 1
+    component = {"mlp_hidden": 4 * model.width, "pattern": model.n_heads * max(lengths, default=0)}
+    streams = model.width * (2 + units) + 2 * model.n_kv_heads * model.head_dim
+    per_token = model.n_layers * (streams + component.get(work.component, model.width)) * model.dtype.itemsize
     for length in sorted(set(lengths)):
         group = [index for index, value in enumerate(lengths) if value == length]
-        numbers = model.n_layers * length * (3 * model.width + 2 * model.n_kv_heads * model.head_dim)
-        size = max(1, work.memory // 2 // (numbers * 4))
+        size = max(1, work.memory // 2 // (per_token * length))
         for start in range(0, len(group), size):
             yield group[start : start + size]
