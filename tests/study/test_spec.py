@@ -63,7 +63,7 @@ def test_what_is_wrong_is_refused_at_its_line(tmp_path: Path, line: str, code: s
 
 def test_a_corpus_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     text = LEAST + "corpus: {files: [gone.jsonl]}\ntraining: {I: {learning_rate: 0.001}}\n"
-    with pytest.raises(InputError, match="gone.jsonl does not exist"):
+    with pytest.raises(InputError, match=r"gone\.jsonl does not exist"):
         read_study(written(tmp_path, text))
 
 
