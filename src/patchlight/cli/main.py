@@ -62,7 +62,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Nothing; the process ends with the exit code of its command line."""
+    """The process ends with the exit code of its command line."""
     # Threads of torch that wait by spinning slow a shared machine down many times; measured in dev/LOG.md.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Being asked to end is met like Ctrl-C: what is finished is kept and the workspace is given free.

@@ -48,7 +48,7 @@ class Terminal:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
 
     def say(self, text: str) -> None:
-        """Nothing; the text is on stdout, unless a program reads it."""
+        """The text is on stdout, unless a program reads it."""
         if not self.json:
             typer.echo(text, file=self.stdout)
 
@@ -59,7 +59,7 @@ class Terminal:
         return open_progress(self.language)
 
     def answer(self, content: Mapping[str, Any], *, ok: bool = True) -> None:
-        """Nothing; the one JSON object is on stdout, where it was asked for."""
+        """The one JSON object is on stdout, where it was asked for."""
         if self.json:
             whole = _plain({"patchlight": OUTPUT_VERSION, "ok": ok, **content})
             typer.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False), file=self.stdout)

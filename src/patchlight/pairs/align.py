@@ -95,7 +95,7 @@ def align(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Alignment:
 
 
 def refuse_leak(tokenizer: PreTrainedTokenizerBase, pair: Pair, alignment: Alignment) -> None:
-    """Nothing, or AlignmentRefused where an answer stands in a prompt (guard 5 of the method).
+    """Raises AlignmentRefused where an answer stands in a prompt (guard 5 of the method).
 
     An answer stands in a prompt as a word (whatever the case; anywhere in scripts that write no spaces), or
     by its first token. A first token that is only part of a character says nothing and is passed over.

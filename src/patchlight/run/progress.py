@@ -51,7 +51,7 @@ class Pace:
         self._samples = [(0.0, 0.0)]
 
     def advance(self, done: float) -> None:
-        """Nothing; `done` units of work are finished by now."""
+        """Takes in that `done` units of work are finished by now."""
         if done > self._samples[-1][1]:
             self._samples.append((self._clock() - self._start, done))
         if len(self._samples) > MOST_SAMPLES:
@@ -95,7 +95,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int, kept: int = 0) -> Iterator[None]:
-        """Nothing; inside it `total` units are computed, beside `kept` that are already there."""
+        """Inside it `total` units are computed, beside `kept` that are already there."""
         self._name, self._label, self._total, self._kept, self._done = name, "", total, kept, 0.0
         self._pace = Pace(self._clock)
         self._begin()
@@ -117,7 +117,7 @@ class Progress:
         self._moved(before + 1.0)
 
     def note(self, text: str) -> None:
-        """Nothing; a line that the reader should see is shown."""
+        """A line that the reader should see is shown."""
 
     def state(self) -> str:
         """One line: units done, those already there, rate, time left as a range."""
@@ -171,7 +171,7 @@ class PlainProgress(Progress):
         self._stream, self._every = stream, every
 
     def note(self, text: str) -> None:
-        """Nothing; the line is written."""
+        """The line is written."""
         print(text, file=self._stream, flush=True)
 
     def _line(self) -> None:
@@ -202,7 +202,7 @@ class TerminalProgress(Progress):
         self._console = Console(file=stream)
 
     def note(self, text: str) -> None:
-        """Nothing; the line is written above the bar."""
+        """The line is written above the bar."""
         self._console.print(text, markup=False, highlight=False)
 
     def _begin(self) -> None:

@@ -19,7 +19,7 @@ NEARLY_NOTHING = 1 << 16  # bytes; the shared memory file beside a database in W
 
 @contextmanager
 def told_clearly(folder: Path) -> Iterator[None]:
-    """Nothing; inside it a storage fault leaves as an `EnvironmentProblem` that names `folder`.
+    """Inside it a storage fault leaves as an `EnvironmentProblem` that names `folder`.
 
     Codes: `store-disk-full`, `store-not-writable`, `store-database-damaged`, `store-busy`. Any other error
     passes unchanged.

@@ -95,7 +95,7 @@ class FileStore:
         return target
 
     def clear_unfinished(self) -> None:
-        """Nothing; temporary files that a killed process left are gone. Only the driver may call it."""
+        """Temporary files that a killed process left are gone. Only the driver may call it."""
         for leftover in self.scratch.glob("tmp*"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)

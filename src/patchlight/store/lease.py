@@ -48,7 +48,7 @@ def held_lease(engine: Engine) -> Iterator[str]:
 
 
 def require_lease(connection: Connection, token: str) -> None:
-    """Nothing; raises `EnvironmentProblem` `store-lease-lost` where another driver has taken over since."""
+    """Raises `EnvironmentProblem` `store-lease-lost` where another driver has taken over since."""
     if connection.scalar(select(driver.c.token)) != token:
         raise EnvironmentProblem(
             "store-lease-lost",

@@ -83,18 +83,18 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Nothing; the database is closed."""
+        """The database is closed."""
         self._engine.dispose()
 
     @contextmanager
     def driving(self) -> Iterator[None]:
-        """Nothing; inside it this process alone may write. Raises `store-in-use` while another one does."""
+        """Inside it this process alone may write. Raises `store-in-use` while another one does."""
         with told_clearly(self.folder), held_lease(self._engine) as self._token:
             self.files.clear_unfinished()
             yield
 
     def begin_study(self, study: str, title: str, yaml: str, file: str, study_id: str) -> None:
-        """Nothing; the study with this hash is known and its list of units is empty. Earlier results stay."""
+        """The study with this hash is known and its list of units is empty. Earlier results stay."""
         row = {"id": study_id, "title": title, "yaml": yaml, "file": file, "begun": time.time()}
         with self._writing() as connection:
             known = insert(studies).values(hash=study, **row).on_conflict_do_update(["hash"], set_=row)
@@ -102,7 +102,7 @@ class Ledger:
             connection.execute(delete(study_units).where(study_units.c.study == study))
 
     def plan(self, study: str, planned: Iterable[tuple[str, str, str]]) -> None:
-        """Nothing; these units (hash, stage, label) belong to the study, in this order after those it has."""
+        """These units (hash, stage, label) belong to the study, in this order after those it has."""
         with self._writing() as connection:
             used = select(func.count()).select_from(study_units).where(study_units.c.study == study)
             start = connection.scalar(used) or 0
@@ -140,7 +140,7 @@ class Ledger:
         return opened(self.files, manifest, digest)
 
     def record_failure(self, unit: str, reason: str, traceback: str, seconds: float) -> None:
-        """Nothing; the unit is known as failed, with its reason, and will be tried again by the next run."""
+        """The unit is known as failed, with its reason, and will be tried again by the next run."""
         self._finish(unit, seconds, state="failed", result=None, digest=None, reason=reason, traceback=traceback)
 
     def scratch(self, unit: str) -> Path:

@@ -58,7 +58,7 @@ class Artifact:
         return self.files.materialise(hashlib.sha256(canonical_json(files).encode()).hexdigest(), files)
 
     def check(self) -> None:
-        """Nothing; raises `FileDamaged` at the first file that is missing or whose bytes have changed."""
+        """Raises `FileDamaged` at the first file that is missing or whose bytes have changed."""
         for part in self.parts.values():
             for digest in part["files"].values():
                 self.files.check(digest)
