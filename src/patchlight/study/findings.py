@@ -37,6 +37,7 @@ from patchlight.verify.stability import split_facts
 
 ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 LEVEL = 0.05
+ROUNDING = 1e-3  # logits
 EXAMPLES = 2  # pairs of a kind that are shown in full
 CONTRIBUTIONS = ("attn_out", "mlp_out")  # what writes; the residual stream only carries
 NAMES = {
@@ -187,7 +188,8 @@ class KindView:
         corrupted = np.array([question.corrupted for question in self.questions])[:, None, None]
         clean = np.array([question.clean for question in self.questions])[:, None, None]
         moved: np.ndarray = sweep.values - corrupted if sweep.direction == "denoise" else clean - sweep.values
-        return moved
+        # The unpatched runs were measured in other batches than the patched ones: rounding is not an effect.
+        return np.where(np.abs(moved) < ROUNDING, 0.0, moved)
 
     def by_role(self, cells: Float[np.ndarray, "pair layer position"]) -> Float[np.ndarray, "pair layer role"]:
         """The mean over the positions of each role; NaN where a pair lacks the role."""
