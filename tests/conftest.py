@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# CI tries the same examples every time, so that a change is judged by what it changed; developers search on.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 KINDS = {"definitional": "colour", "associative": "home"}
 SUBJECTS = ["fox", "owl", "bear", "wolf", "crab", "toad", "swan", "mole", "lynx", "hare", "crow", "seal"]
