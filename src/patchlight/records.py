@@ -69,6 +69,13 @@ class Site:
     unit: int | None = None
     position: int | str | None = None
 
+    def __str__(self) -> str:
+        """The canonical name, which `trace.sites.read_site` reads back."""
+        layer = "" if self.layer is None else f"blocks.{self.layer}."
+        unit = "" if self.unit is None else f".{self.unit}"
+        position = "" if self.position is None else f"@{self.position}"
+        return f"{layer}{self.component}{unit}{position}"
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -15,7 +15,6 @@ from patchlight.judge.statistics import (
     cohen_dz,
     expanded_level,
     fact_means,
-    layer_profile,
     ratio_of_means,
 )
 
@@ -143,18 +142,6 @@ def test_intervals_of_40_facts_cover_93_to_97_percent(draw, mean) -> None:  # ty
     reach = stats.binomtest(covered, data_sets).proportion_ci(0.999)
     assert reach.high > 0.93
     assert reach.low < 0.97
-
-
-def test_layer_profile_sums_single_effects_and_leaves_structural_sites_out() -> None:
-    random = np.random.default_rng(1)
-    effects = random.normal(1, 0.2, (12, 3, 2))
-    effects[:6, :, 1] = np.nan  # six facts lack the second role
-    structural = np.array([[False, True], [False, False], [True, True]])
-    profile = layer_profile(effects, np.full(12, 2.0), names(12), structural, seed=0, resamples=300)
-    assert profile.estimate[0] == pytest.approx(effects[:, 0, 0].mean() / 2)
-    assert profile.estimate[1] == pytest.approx(np.nansum(effects[:, 1], axis=1).mean() / 2)
-    assert np.isnan(profile.estimate[2])
-    assert profile.n.tolist() == [12, 12, 0]
 
 
 def test_cohen_dz_is_mean_over_deviation_of_facts() -> None:

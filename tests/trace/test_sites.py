@@ -11,7 +11,7 @@ from patchlight.errors import InputError
 from patchlight.pairs.align import align
 from patchlight.records import Site
 from patchlight.trace.rows import COMPONENTS, UNLAYERED
-from patchlight.trace.sites import read_site, site_name, structural_sites
+from patchlight.trace.sites import read_site, structural_sites
 from patchlight.trace.sweep import sweep
 
 COMPONENTS_BY_POSITION = [name for name in COMPONENTS if name not in ("q", "k", "v", "pattern", "head_out")]
@@ -25,12 +25,12 @@ COMPONENTS_BY_POSITION = [name for name in COMPONENTS if name not in ("q", "k", 
 )
 def test_every_site_has_a_name_that_reads_back(component, layer, unit, position):
     site = Site(component, None if component in UNLAYERED else layer, unit, position)
-    assert read_site(site_name(site)) == site
+    assert read_site(str(site)) == site
 
 
 def test_names_are_those_of_the_method():
-    assert site_name(Site("mlp_out", 7, None, "subject_last")) == "blocks.7.mlp_out@subject_last"
-    assert site_name(Site("head_out", 9, 6, "last")) == "blocks.9.head_out.6@last"
+    assert str(Site("mlp_out", 7, None, "subject_last")) == "blocks.7.mlp_out@subject_last"
+    assert str(Site("head_out", 9, 6, "last")) == "blocks.9.head_out.6@last"
 
 
 @pytest.mark.parametrize("name", ["", "blocks.7", "mlp_out@3", "blocks.1.embed", "blocks.1.mlp@3", "blocks.x.mlp_out"])

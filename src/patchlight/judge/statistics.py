@@ -106,25 +106,6 @@ def cluster_bootstrap(
     )
 
 
-def layer_profile(
-    effects: Float[np.ndarray, "pair layer role"],
-    gaps: Float[np.ndarray, " pair"],
-    facts: Sequence[str],
-    structural: Bool[np.ndarray, "layer role"],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> IntervalMap:
-    """The effect by layer `[layer]`: the sum of its single-site effects over roles, as a share of the gap.
-
-    Structural sites are left out; a layer of nothing else is NaN. A sum of single effects may pass 1: it is
-    not what patching the sites together would give. For one role, slice a map from `cluster_bootstrap`.
-    """
-    ranked = np.where(structural, np.nan, effects)
-    summed = np.where(np.isfinite(ranked).any(axis=2), np.nansum(ranked, axis=2), np.nan)
-    return cluster_bootstrap(summed, gaps, facts, seed=seed, resamples=resamples)
-
-
 def resample_weights(n_facts: int, seed: int, resamples: int) -> Float[np.ndarray, "fact resample"]:
     """How often each fact is drawn in each bootstrap resample; the same for every map with the same facts."""
     random = np.random.default_rng([seed, n_facts])

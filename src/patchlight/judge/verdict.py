@@ -23,7 +23,7 @@ from patchlight.judge.evidence import (
 )
 from patchlight.judge.indices import cells_for_share, index_interval
 from patchlight.judge.statistics import cluster_bootstrap, fact_means
-from patchlight.records import Interval, Site
+from patchlight.records import Interval
 from patchlight.verify.stability import JACCARD_BAR, top_stability
 
 Word = Literal["localised", "distributed", "undetermined", "no knowledge to localise"]
@@ -63,6 +63,15 @@ class Verdict:
     candidates: tuple[Candidate, ...] = ()
 
 
+ALWAYS = (
+    "joint-effect-not-measured",
+    "one-control-only",
+    "partners-shared",
+    "not-replicated",
+    "thresholds-not-calibrated",
+)
+"""What no verdict can do without, as long as it is not measured."""
+
 REASONS: Mapping[str, tuple[str, ...]] = {
     # no knowledge to localise
     "knows-too-few": ("known", "asked", "needed"),
@@ -70,6 +79,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "too-few-facts": ("discovery", "confirmation", "needed"),
     "one-template": ("templates", "needed"),
     "nothing-swept": (),
+    "units-failed": ("failed", "units"),
     "no-control": (),
     "nothing-to-rank": ("structural", "too_few_facts", "needed"),
     "nothing-found": ("sites", "discovery", "level"),
@@ -91,6 +101,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     # why not stronger
     "joint-effect-not-measured": (),
     "one-control-only": (),
+    "partners-shared": (),
     "not-replicated": (),
     "thresholds-not-calibrated": (),
     "list-unstable": ("jaccard", "bar"),
@@ -158,7 +169,7 @@ def _rule(
         return "distributed", (spreading, *_why_distributed(strongest, spread))
     numbers = {"recovery": strongest.recovery.estimate, "damage": strongest.damage.estimate}
     shares = {"share": spread.share.estimate, "sum": spread.total.estimate}
-    return "undetermined", (_reason("between", site=_name(strongest.site), **numbers, **shares),)
+    return "undetermined", (_reason("between", site=str(strongest.site), **numbers, **shares),)
 
 
 def _is_localised(strongest: Candidate, spread: _Spread) -> bool:
@@ -172,7 +183,7 @@ def _is_distributed(spread: _Spread) -> bool:
 
 
 def _why_localised(strongest: Candidate, spread: _Spread) -> tuple[Reason, ...]:
-    site, share = _name(strongest.site), spread.share
+    site, share = str(strongest.site), spread.share
     return (
         _reason("one-site-gives-back", site=site, **_interval_numbers(strongest.recovery)),
         _reason("one-site-takes-away", site=site, **_interval_numbers(strongest.damage)),
@@ -194,7 +205,7 @@ def _why_distributed(strongest: Candidate, spread: _Spread) -> tuple[Reason, ...
 def _doubt(strongest: Candidate) -> Reason | None:
     """What speaks against the strongest site: the control's band reaches it, or the directions disagree."""
     recovery, damage, control = strongest.recovery, strongest.damage, strongest.control
-    site = _name(strongest.site)
+    site = str(strongest.site)
     if recovery.low <= control.high:
         return _reason("control-touches", site=site, low=recovery.low, control_high=control.high)
     # enough but not needed: a backup stands by; needed but not enough: others must help
@@ -207,7 +218,7 @@ def _doubt(strongest: Candidate) -> Reason | None:
 
 def _beats_control(strongest: Candidate) -> Reason:
     low, high = strongest.recovery.low, strongest.control.high
-    return _reason("beats-control", site=_name(strongest.site), low=low, control_high=high)
+    return _reason("beats-control", site=str(strongest.site), low=low, control_high=high)
 
 
 def _lacking(evidence: Evidence) -> Reason | None:
@@ -263,8 +274,7 @@ def _spread(ranked: RankedMap, evidence: Evidence, seed: int) -> _Spread:
 
 
 def _why_not_stronger(evidence: Evidence, ranked: RankedMap, confirmed: int, seed: int) -> tuple[Reason, ...]:
-    always = ("joint-effect-not-measured", "one-control-only", "not-replicated", "thresholds-not-calibrated")
-    limits = [_reason(code) for code in always]
+    limits = [_reason(code) for code in ALWAYS]
     if confirmed:
         jaccard = top_stability(fact_means(ranked.contrast, evidence.facts), confirmed, seed=seed)
         if jaccard < JACCARD_BAR:
@@ -280,10 +290,6 @@ def _why_not_stronger(evidence: Evidence, ranked: RankedMap, confirmed: int, see
 
 def _reason(code: str, **numbers: float | int | str) -> Reason:
     return Reason(code, numbers)
-
-
-def _name(site: Site) -> str:
-    return f"blocks.{site.layer}.{site.component}@{site.position}"
 
 
 def _interval_numbers(interval: Interval) -> dict[str, float | int | str]:

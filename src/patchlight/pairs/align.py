@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
+from jaxtyping import Float
+
 from patchlight.errors import InputError
 from patchlight.packs.wording import mentions
 from patchlight.records import Pair
@@ -17,6 +20,7 @@ from patchlight.records import Pair
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 PART = "·"  # shown for a token that only completes a character already shown
 
 
@@ -92,6 +96,20 @@ def align(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Alignment:
         words=_words(tokenizer, clean),
         corrupted_words=_words(tokenizer, corrupted),
     )
+
+
+def mean_by_role(
+    cells: Float[np.ndarray, "pair *axis position"], roles: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], Float[np.ndarray, "pair *axis role"]]:
+    """The roles that occur, in the order of `ROLES`, and the mean over the positions of each (NaN: none)."""
+    present = tuple(role for role in ROLES if any(role in of_pair for of_pair in roles))
+    means = np.full((*cells.shape[:-1], len(present)), np.nan)
+    for pair, of_pair in enumerate(roles):
+        for column, role in enumerate(present):
+            positions = [position for position, name in enumerate(of_pair) if name == role]
+            if positions:
+                means[pair, ..., column] = cells[pair][..., positions].mean(axis=-1)
+    return present, means
 
 
 def refuse_leak(tokenizer: PreTrainedTokenizerBase, pair: Pair, alignment: Alignment) -> None:

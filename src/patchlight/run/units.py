@@ -106,7 +106,7 @@ def run_units(ledger: Ledger, units: Sequence[Unit], progress: Progress, *, stud
 def code_version(rooms: tuple[str, ...]) -> str:
     """A digest of the source files of these rooms, of `records.py`, and of the versions of `LIBRARIES`."""
     root = Path(__file__).parents[1]
-    sources = [root / "records.py", *(file for room in rooms for file in sorted((root / room).rglob("*")))]
+    sources = [root / "records.py", *(file for room in rooms for file in _sources(root / room))]
     digests = {
         file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sources
@@ -114,6 +114,10 @@ def code_version(rooms: tuple[str, ...]) -> str:
     }
     libraries = {name: version(name) for name in LIBRARIES}
     return hashlib.sha256(canonical_json({"sources": digests, "libraries": libraries}).encode()).hexdigest()
+
+
+def _sources(room: Path) -> list[Path]:
+    return [room] if room.is_file() else sorted(room.rglob("*"))
 
 
 def _stored(ledger: Ledger, units: Sequence[Unit], progress: Progress) -> dict[str, Artifact]:

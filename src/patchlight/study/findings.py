@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from patchlight.judge.evidence import ComponentMap, Evidence
 from patchlight.judge.significance import sign_flip
 from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
-from patchlight.judge.verdict import Verdict, judge
+from patchlight.judge.verdict import Reason, Verdict, judge
 from patchlight.packs.spec import Pack
+from patchlight.pairs.align import ROLES, mean_by_role
 from patchlight.report.contents import (
     Checkpoint,
     CurvePoint,
@@ -35,8 +36,8 @@ from patchlight.study.spec import Study
 from patchlight.study.stages import pack_digest, seed_of
 from patchlight.verify.stability import split_facts
 
-ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 LEVEL = 0.05
+MOST_FAILED = 0.01  # of the units of a checkpoint
 ROUNDING = 1e-3  # logits
 EXAMPLES = 2  # pairs of a kind that are shown in full
 CONTRIBUTIONS = ("attn_out", "mlp_out")  # what writes; the residual stream only carries
@@ -146,7 +147,16 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         corrupted_metric=_mean([question.corrupted for question in questions]),
         maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
         examples=view.examples(),
-        verdict=view.verdict(asked),
+        verdict=too_many_failed(result, kind) or view.verdict(asked),
+    )
+
+
+def too_many_failed(result: CheckpointResults, kind: str) -> Verdict | None:
+    """The verdict where too many units failed for any other (promise R6)."""
+    if result.failed <= MOST_FAILED * result.units:
+        return None
+    return Verdict(
+        kind, "undetermined", "D", (Reason("units-failed", {"failed": result.failed, "units": result.units}),)
     )
 
 
@@ -193,14 +203,7 @@ class KindView:
 
     def by_role(self, cells: Float[np.ndarray, "pair layer position"]) -> Float[np.ndarray, "pair layer role"]:
         """The mean over the positions of each role; NaN where a pair lacks the role."""
-        pairs, layers, _ = cells.shape
-        found = np.full((pairs, layers, len(self.roles)), np.nan)
-        for index, question in enumerate(self.questions):
-            for column, role in enumerate(self.roles):
-                positions = [position for position, its in enumerate(question.roles) if its == role]
-                if positions:
-                    found[index, :, column] = cells[index][:, positions].mean(axis=1)
-        return found
+        return mean_by_role(cells, [question.roles for question in self.questions])[1]
 
     def structural(self, sweep: SweepResult) -> Bool[np.ndarray, "layer role"]:
         """The sites that restore everything by construction in any pair."""

@@ -69,3 +69,5 @@ class CheckpointResults:
     identities: Artifact | None
     questions: tuple[Question, ...]
     sweeps: tuple[SweepResult, ...]
+    failed: int  # of the units of its sweeps
+    units: int

@@ -25,10 +25,11 @@ from patchlight.study.spec import NewGPT2, Study, TrainingChoice
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
 
-TEXTS = ("packs", "corpus")
-TRAINING = ("corpus", "model")
-QUESTIONS = ("packs", "model", "pairs")
-SWEEPS = ("model", "pairs", "trace", "verify")
+# The rooms whose code decides each result, and the files of this room that do.
+TEXTS = ("packs", "corpus", "study/stages.py")
+TRAINING = ("corpus", "model", "study/stages.py")
+QUESTIONS = ("packs", "model", "pairs", "study/questions.py")
+SWEEPS = ("model", "pairs", "trace", "verify", "study/stages.py")
 
 
 def seed_of(study: Study, *words: str) -> int:
@@ -138,7 +139,7 @@ def trained_checkpoint(study: Study, key: str, training: Artifact) -> Checkpoint
 
 
 def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
-    """The pairs of the pack that this model can answer (table `pairs`), and all that was left out, with reasons."""
+    """The pairs of the pack that this model can answer, and all that was left out with reasons; see `questions.ask`."""
     spec = study.spec
 
     def work(workplace: Workplace) -> Result:
@@ -152,7 +153,7 @@ def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
         "pack": pack_digest(pack),
         "language": spec.language,
         "pairs": spec.pairs.model_dump(mode="json"),
-        "confidence": spec.statistics.confidence,
+        "composed": spec.corpus is not None and spec.corpus.compose is not None,
         "seed": spec.seed,
     }
     return Unit("questions", f"{checkpoint.key}: questions", inputs, work, QUESTIONS)

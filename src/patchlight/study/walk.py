@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from patchlight.errors import GateFailed, InputError, UnitsFailed
+from patchlight.errors import GateFailed, InputError, Place, UnitsFailed
 from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack
+from patchlight.packs.yaml_source import suggestion
 from patchlight.report.contents import ReportContents
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
@@ -101,9 +102,6 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
 
 def require_relations(study: Study, pack: Pack) -> None:
     """Raises InputError for a relation that the study names and the pack does not have."""
-    from patchlight.errors import Place
-    from patchlight.packs.yaml_source import suggestion
-
     known = [relation.id for relation in pack.file.relations]
     for name in study.spec.pairs.relations:
         if name not in known:
@@ -133,13 +131,13 @@ def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> Check
     asked = here.one(stages.questions_unit(here.study, pack, checkpoint))
     questions = questions_of(asked)
     if not questions:
-        return CheckpointResults(checkpoint, asked, None, (), ())
+        return CheckpointResults(checkpoint, asked, None, (), (), 0, 0)
     identities = here.one(stages.identities_unit(here.study, checkpoint, [question.pair for question in questions]))
     _require_identities(identities, checkpoint)
     units = stages.sweep_units(here.study, checkpoint, questions)
     ran = here.run([unit for _, unit in units])
     sweeps = _joined(units, ran, len(questions))
-    return CheckpointResults(checkpoint, asked, identities, tuple(questions), sweeps)
+    return CheckpointResults(checkpoint, asked, identities, tuple(questions), sweeps, len(ran.failures), len(units))
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:

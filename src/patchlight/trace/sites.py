@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 NAME = re.compile(r"(?:blocks\.(?P<layer>\d+)\.)?(?P<component>[a-z_]+)(?:\.(?P<unit>\d+))?(?:@(?P<position>\w+))?")
 
 
-def site_name(site: Site) -> str:
-    """The canonical name, e.g. `blocks.7.mlp_out@subject_last`, `blocks.9.head_out.6@last`, `embed@3`."""
-    layer = "" if site.layer is None else f"blocks.{site.layer}."
-    unit = "" if site.unit is None else f".{site.unit}"
-    position = "" if site.position is None else f"@{site.position}"
-    return f"{layer}{site.component}{unit}{position}"
-
-
 def read_site(name: str) -> Site:
     """The site that a canonical name stands for. Raises InputError `trace-site-name` for anything else."""
     found = NAME.fullmatch(name)

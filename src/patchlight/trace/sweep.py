@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from patchlight.errors import InputError
-from patchlight.pairs.align import Alignment, align, encode
+from patchlight.pairs.align import Alignment, align, encode, mean_by_role
 from patchlight.records import Pair
 from patchlight.trace import metrics
 from patchlight.trace.capture import Run, capture
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 30  # bytes for captured runs and the state of a pass, beside the model
 DIRECTIONS = ("denoise", "noise")
-ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,7 @@ class Effects:
 
     def by_role(self) -> tuple[tuple[str, ...], Float[np.ndarray, "pair layer *head role"]]:
         """The roles that occur, and the mean value over the positions of each role (NaN where a pair has none)."""
-        present = tuple(role for role in ROLES if any(role in alignment.roles for alignment in self.alignments))
-        result = np.full((*self.values.shape[:-1], len(present)), np.nan)
-        for pair, alignment in enumerate(self.alignments):
-            for column, role in enumerate(present):
-                positions = [position for position, name in enumerate(alignment.roles) if name == role]
-                if positions:
-                    result[pair, ..., column] = self.values[pair][..., positions].mean(axis=-1)
-        return present, result
+        return mean_by_role(self.values, [alignment.roles for alignment in self.alignments])
 
     def to_frame(self) -> pd.DataFrame:
         """A tidy table, one line a cell: pair, fact, kind, layer, head, position, role, token, value, recovery."""
