@@ -166,6 +166,24 @@ def test_a_model_at_random_init_gets_no_verdict_and_the_report_says_why(taught: 
     assert {kind["verdict"] for kind in kinds} == {"no knowledge to localise"}
 
 
+def test_a_kind_of_which_nothing_is_answered_gets_its_own_verdict_beside_the_others(study: Path) -> None:
+    pack = study.parent / "pack.yaml"
+    relation = '  - {id: lie, kind: mistaken, templates: {en: ["The colour of the {subject} is", "Everyone paints the {subject} in"]}}'
+    # Red animals called blue and blue ones red: whatever the partner, the answer called wrong is the true one.
+    lies = [("fox", "blue"), ("wolf", "blue"), ("swan", "blue"), ("owl", "red"), ("crab", "red"), ("mole", "red")]
+    facts = [
+        f"  - {{id: {who}-lie, relation: lie, subject: {who}, answers: [{said}], source: tale}}" for who, said in lies
+    ]
+    text = pack.read_text(encoding="utf-8").replace("facts:\n", f"{relation}\nfacts:\n")
+    pack.unlink()
+    pack.write_text(text + "\n".join(facts) + "\n", encoding="utf-8")
+    ran = patchlight("run", "study.yaml", "--json", folder=study.parent)
+    assert ran.returncode == 0, ran.stderr
+    kinds = {kind["kind"]: kind for kind in json.loads(ran.stdout)["checkpoints"][0]["kinds"]}
+    assert (kinds["mistaken"]["verdict"], kinds["mistaken"]["pairs"]) == ("no knowledge to localise", 0)
+    assert kinds["definitional"]["pairs"] == 24
+
+
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [

@@ -138,7 +138,9 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
     rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
     questions = [question for question in result.questions if question.pair.kind == kind]
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
-    view = KindView(study, kind, tuple(questions), tuple(_part(sweep, rows) for sweep in result.sweeps))
+    # A kind of which nothing is answered has its verdict, and no map.
+    sweeps = tuple(_part(sweep, rows) for sweep in result.sweeps) if questions else ()
+    view = KindView(study, kind, tuple(questions), sweeps)
     return KindResult(
         kind=kind,
         pairs=len(questions),
