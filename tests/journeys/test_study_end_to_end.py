@@ -168,7 +168,8 @@ def test_a_model_at_random_init_gets_no_verdict_and_the_report_says_why(taught: 
 
 def test_a_kind_of_which_nothing_is_answered_gets_its_own_verdict_beside_the_others(study: Path) -> None:
     pack = study.parent / "pack.yaml"
-    relation = '  - {id: lie, kind: mistaken, templates: {en: ["The colour of the {subject} is", "Everyone paints the {subject} in"]}}'
+    templates = '["The colour of the {subject} is", "Everyone paints the {subject} in"]'
+    relation = f"  - {{id: lie, kind: mistaken, templates: {{en: {templates}}}}}"
     # Red animals called blue and blue ones red: whatever the partner, the answer called wrong is the true one.
     lies = [("fox", "blue"), ("wolf", "blue"), ("swan", "blue"), ("owl", "red"), ("crab", "red"), ("mole", "red")]
     facts = [

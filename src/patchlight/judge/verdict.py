@@ -75,6 +75,7 @@ ALWAYS = (
 REASONS: Mapping[str, tuple[str, ...]] = {
     # no knowledge to localise
     "knows-too-few": ("known", "asked", "needed"),
+    "gap-unclear": ("known",),
     # undetermined
     "too-few-facts": ("discovery", "confirmation", "needed"),
     "one-template": ("templates", "needed"),

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from patchlight.judge.evidence import ComponentMap, Evidence
 from patchlight.judge.significance import sign_flip
 from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
-from patchlight.judge.verdict import Reason, Verdict, judge
+from patchlight.judge.verdict import KNOWN_FACTS, Reason, Verdict, judge
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import ROLES, mean_by_role
 from patchlight.report.contents import (
@@ -149,17 +149,18 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         corrupted_metric=_mean([question.corrupted for question in questions]),
         maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
         examples=view.examples(),
-        verdict=too_many_failed(result, kind) or view.verdict(asked),
+        verdict=refused(result, kind, len(set(view.facts))) or view.verdict(asked),
     )
 
 
-def too_many_failed(result: CheckpointResults, kind: str) -> Verdict | None:
-    """The verdict where too many units failed for any other (promise R6)."""
-    if result.failed <= MOST_FAILED * result.units:
-        return None
-    return Verdict(
-        kind, "undetermined", "D", (Reason("units-failed", {"failed": result.failed, "units": result.units}),)
-    )
+def refused(result: CheckpointResults, kind: str, known: int) -> Verdict | None:
+    """The verdict where no site may be ranked at all: too many failed units (promise R6), or no gap (guard 1)."""
+    if result.failed > MOST_FAILED * result.units:
+        reason = Reason("units-failed", {"failed": result.failed, "units": result.units})
+        return Verdict(kind, "undetermined", "D", (reason,))
+    if kind in result.asked.meta["gap_unclear"] and known >= KNOWN_FACTS:
+        return Verdict(kind, "no knowledge to localise", "D", (Reason("gap-unclear", {"known": known}),))
+    return None
 
 
 def _mean(values: Sequence[float]) -> float:

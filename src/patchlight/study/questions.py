@@ -38,9 +38,11 @@ LEFT_OUT_COLUMNS = [
 
 
 def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int], None]) -> Result:
-    """Meta `pairs`: every pair the model answers, `swept` true where it takes part in the sweeps; `known`: facts
-    known in two wordings, of those asked, by kind and by whether they were taught; `no_verdict`: kinds without
-    knowledge, and why. Table `left_out`: every question that does not take part, with its reason.
+    """The pairs that a model answers, and all that it was not asked or does not answer.
+
+    Meta `pairs`: every pair the model answers, `swept` true where it takes part in the sweeps; `known`: facts known
+    in two wordings, of those asked, by kind and by whether they were taught; `gap_unclear`: kinds whose mean gap
+    over all facts asked is not told from 0. Table `left_out`: every other question, with its reason.
     """
     spec = study.spec
     built = _built(study, pack, model)
@@ -59,7 +61,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     ]
     meta = {
         "known": _known_counts(built, known, known_facts(screened, taught=False)),
-        "no_verdict": {kind: each.reason for kind, each in screened.knowledge.items() if each.reason},
+        "gap_unclear": [each.kind for each in screened.knowledge.values() if each.gap is None or each.gap.low <= 0],
     }
     left_out = _left_out(built, screened, known, chosen)
     return Result({**meta, "pairs": pairs}, {"left_out": left_out})
