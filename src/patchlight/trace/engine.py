@@ -39,8 +39,8 @@ def replay(
     memory: int,
     differs: Bool[Tensor, "pair position"] | None = None,
     on_pass: Callable[[int], None] | None = None,
-) -> Float[Tensor, "row width"]:
-    """The normed stream at the last position after the replacements of each row, taken from `donor`.
+) -> Float[Tensor, "row step width"]:
+    """The normed stream at the recipient's read positions after the replacements of each row, taken from `donor`.
 
     `memory` in bytes bounds the state of one pass; rows are cut into passes in their order. `differs` says which
     tokens give donor and recipient different activations (by default, those whose ids differ); what they cannot
@@ -48,7 +48,7 @@ def replay(
     not applied.
     """
     result = recipient.final[rows.pair.to(model.device)]
-    working = rows.working(recipient.ids != donor.ids if differs is None else differs, model.n_layers)
+    working = rows.working(recipient.ids != donor.ids if differs is None else differs, model.n_layers, recipient.read)
     live = working.live
     for part in _passes(working.take(live), recipient, model, memory):
         result[live[part].to(model.device)] = _Pass(model, recipient, donor, working.take(live[part])).run()
@@ -95,7 +95,8 @@ class _Pass:
             for layer, component in torch.stack([rows.layer, rows.component]).unique(dim=1).T.tolist()
         }
         self.applied = torch.zeros_like(rows.row, dtype=torch.bool)
-        self.final = recipient.sites["resid_pre"][-1][rows.pair, -1]
+        self.read = recipient.read
+        self.final = recipient.sites["resid_pre"][-1][rows.pair, -self.read :]
         self.pieces: dict[int, Piece] = {}  # by start
         # The call in progress, for the hooks and the attention within it.
         self.layer, self.mode = 0, "whole"
@@ -105,8 +106,8 @@ class _Pass:
         self.whole: list[Piece] = []
         self.stash = (self.final, self.final)
 
-    def run(self) -> Float[Tensor, "row width"]:
-        """The normed stream at the last position, row by row."""
+    def run(self) -> Float[Tensor, "row step width"]:
+        """The normed stream at the positions that are read, row by row."""
         names = {name for _, name in self.patches} & {"head_out", "attn_out", "resid_mid", "mlp_hidden", "mlp_out"}
         acts = {"attn_out" if name == "resid_mid" else name for name in names}
         with ExitStack() as stack:
@@ -117,7 +118,8 @@ class _Pass:
                 self.layer = layer
                 self._step()
         at_end = self.patches.get((self.model.n_layers, "resid_pre"), self.join[:0])
-        self.final[self.rows.row[at_end]] = self._given("resid_pre", self.model.n_layers, at_end)
+        step = self.rows.position[at_end] - self.length + self.read
+        self.final[self.rows.row[at_end], step] = self._given("resid_pre", self.model.n_layers, at_end)
         self.applied[at_end] = True
         if not bool(self.applied.all()):
             missed = self.rows.take(self.rows.row[~self.applied][:1])
@@ -147,9 +149,10 @@ class _Pass:
             positions = torch.cat([positions, self.alone[piece.rows]])
             vectors = torch.cat([vectors, piece.stream[:, 0]])
         if self.layer == self.model.n_layers - 1:
-            self.final[known] = vectors
+            self.final[known, positions - self.length + self.read] = vectors
             for piece in after[: len(whole)]:
-                self.final[piece.rows] = piece.stream[:, -1]
+                steps = min(self.read, piece.size)
+                self.final[piece.rows, self.read - steps :] = piece.stream[:, -steps:]
             return
         self.pieces = {piece.start: piece for piece in after[: len(whole)]}
         self._add(self.layer + 1, known, positions, vectors)
@@ -168,7 +171,7 @@ class _Pass:
 
     def _known_changes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows that start with a sublayer's output: the stream behind the layer changes by a known difference."""
-        rows, positions, vectors = [self.join[:0]], [self.join[:0]], [self.final[:0]]
+        rows, positions, vectors = [self.join[:0]], [self.join[:0]], [self.final[:0, 0]]
         for name in ("attn_out", "mlp_out"):
             patches = self.patches.get((self.layer, name), self.join[:0])
             row = self.rows.row[patches]
@@ -185,7 +188,7 @@ class _Pass:
         return torch.cat(rows), torch.cat(positions), torch.cat(vectors)
 
     def _through(self, pieces: list[Piece]) -> list[Piece]:
-        """The pieces after the layer; after the last one, of whole suffixes only their last position."""
+        """The pieces after the layer; after the last one, of whole suffixes only the positions that are read."""
         after: dict[int, list[Piece]] = {number: [] for number in range(len(pieces))}
         for numbers, chunk in chunks(pieces, together=self.packed):
             self.chunk = chunk
@@ -197,7 +200,7 @@ class _Pass:
         return [joined(parts) for parts in after.values()]
 
     def _call(self) -> Float[Tensor, "token width"]:
-        """The chunk's tokens after the block; in the last layer `chunk` is left with last positions only."""
+        """The chunk's tokens after the block; in the last layer `chunk` is left with the read positions only."""
         self.flat = torch.cat([piece.stream.reshape(-1, self.model.width) for piece in self.chunk])
         self._place()
         self._edit("resid_pre", self.flat)
@@ -205,7 +208,7 @@ class _Pass:
             arguments = whole_arguments(self.model, len(self.chunk[0].rows), self.length)
             return self._block(self.flat.view(-1, self.length, self.model.width), arguments)
         self.mode = "whole"
-        if self.layer == self.model.n_layers - 1 and any(piece.size > 1 for piece in self.chunk):
+        if self.layer == self.model.n_layers - 1 and any(piece.size > self.read for piece in self.chunk):
             self.mode = "stash"
             with suppress(_Enough):
                 self._packed_block()
@@ -213,10 +216,16 @@ class _Pass:
         return self._packed_block()
 
     def _keep_last(self) -> None:
-        """Leaves one token a row: nothing after the last layer reads the others."""
-        ends = [self.base[piece.rows] + self.length - 1 for piece in self.chunk]
-        self.flat, self.whole, self.mode = self.flat[torch.cat(ends)], self.chunk, "last"
-        self.chunk = [Piece(piece.rows, self.length - 1, piece.stream[:, -1:]) for piece in self.chunk]
+        """Leaves the tokens that are read: nothing after the last layer reads the others."""
+        self.whole, self.mode = self.chunk, "last"
+        offset, streams = 0, []
+        for piece in self.chunk:
+            steps = min(self.read, piece.size)
+            stream = self.flat[offset : offset + piece.tokens].view(len(piece.rows), piece.size, -1)[:, -steps:]
+            offset += piece.tokens
+            streams.append(Piece(piece.rows, piece.stop - steps, stream))
+        self.chunk = streams
+        self.flat = torch.cat([piece.stream.flatten(0, 1) for piece in self.chunk])
         self._place()
 
     def _place(self) -> None:

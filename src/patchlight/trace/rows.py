@@ -81,11 +81,11 @@ class Rows:
         columns = (self.component, self.layer, self.unit, self.position)
         return Rows(self.pair[rows], new[self.row[kept]], *(column[kept] for column in columns))
 
-    def working(self, differs: Bool[Tensor, "pair position"], n_layers: int) -> Rows:
+    def working(self, differs: Bool[Tensor, "pair position"], n_layers: int, read: int = 1) -> Rows:
         """The rows without the patches that cannot change the metric, decided from token ids.
 
         Nothing differs before the first token that differs; at the entry of the first layer only the tokens that
-        differ do; in and after the last layer only what reaches the last position counts.
+        differ do; in and after the last layer only what reaches the last `read` positions counts.
         """
         length = differs.shape[1]
         first = torch.where(differs.any(1), differs.int().argmax(1), length)
@@ -93,7 +93,7 @@ class Rows:
         works = self.position >= first[pair]
         works &= differs[pair, self.position] | (self.layer > 0) | ~among(self.component, ("resid_pre", "q", "k", "v"))
         late = (self.layer == n_layers) | ((self.layer == n_layers - 1) & among(self.component, OWN_POSITION))
-        works &= ~late | (self.position == length - 1)
+        works &= ~late | (self.position >= length - read)
         columns = (self.row, self.component, self.layer, self.unit, self.position)
         return Rows(self.pair, *(column[works] for column in columns))
 
