@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MEMORY = 1 << 30  # bytes for captured runs, the state of a pass and what metrics need, beside the model
 HALVINGS = 3  # of the memory, where the machine has less
 DIRECTIONS = ("denoise", "noise")
+FORWARD = 16  # streams that a forward holds while it runs, in the hidden layer of its MLP above all
 ROW_BYTES = 6 * 8 * 4  # of a replaced activation in the tables of rows, and their copies while rows are cut
 
 
@@ -223,7 +224,8 @@ class _Work:
         steps = sum(tokens.shape[1] + 1 for tokens in answers)
         of_component = {"mlp_hidden": 4 * model.width, "pattern": model.n_heads * length}
         streams = 3 * model.width + 2 * model.n_kv_heads * model.head_dim
-        captured = model.n_layers * length * (streams + of_component.get(sites.component, model.width))
+        of_layer = streams + of_component.get(sites.component, model.width)
+        captured = length * (model.n_layers * of_layer + FORWARD * model.width)
         results = int(np.prod(sites.axes)) * (len(self.columns) or length) * steps * model.width
         patches = int(np.prod(sites.axes)) * length * sites.window * sites.members
         return max(1, self.memory // 2 // ((captured + results) * model.dtype.itemsize + patches * ROW_BYTES))
