@@ -11,6 +11,7 @@ import torch
 
 from patchlight.errors import GateFailed, InputError
 from patchlight.trace.hooks import attention, hooked, observed
+from patchlight.trace.kernels import faster
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -88,6 +89,7 @@ def capture(
     if "resid_mid" in components:
         wanted.add("attn_out")
     with ExitStack() as stack:
+        stack.enter_context(faster(model))
         if model.family.interface:
             stack.enter_context(attention(model, attend))
         stack.enter_context(hooked(model, {name: keep(name) for name in sorted(wanted)}))
