@@ -54,9 +54,8 @@ class _Graph:
         k, v = (
             np.logical_or.accumulate(self.cut(stream.repeat(keys, axis=1), name, layer), axis=2) for name in ("k", "v")
         )
-        pattern = q | k.repeat(queries // keys, axis=1)
-        pattern[..., 0] = False  # a single key weighs 1, whatever its score
-        mixed = self.cut(pattern, "pattern", layer) | v.repeat(queries // keys, axis=1)
+        pattern = self.cut(q | k.repeat(queries // keys, axis=1), "pattern", layer)
+        mixed = pattern | v.repeat(queries // keys, axis=1)
         together = np.any(self.cut(mixed, "head_out", layer), axis=1, keepdims=True)
         return self.cut(np.asarray(together), "attn_out", layer)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -92,8 +92,8 @@ def check_component(component: str, model: Model) -> None:
 def n_units(component: str, model: Model) -> int:
     """How many heads or neurons a component has in each layer; 1 where it has none."""
     if component == "mlp_hidden":
-        projection = model.part("mlp_proj", 0)
-        return int(getattr(projection, "in_features", None) or getattr(projection, "nx"))  # nx: GPT-2's Conv1D
+        projection: Any = model.part("mlp_proj", 0)
+        return int(getattr(projection, "in_features", None) or projection.nx)  # nx: GPT-2's Conv1D
     if component in ("k", "v"):
         return model.n_kv_heads
     return model.n_heads if component in HEADED else 1
