@@ -26,7 +26,11 @@ def restoring(
 
 
 class _Graph:
-    """The walk upwards. Its arrays `[row, unit, position]` say what still differs from the donor's run."""
+    """The walk upwards. Its arrays `[row, unit, position]` say what still differs from the donor's run.
+
+    MLP and queries are left out: they read the stream at the position that they act on, so that what they bring to it
+    can differ only where the stream does already.
+    """
 
     def __init__(self, rows: Rows, length: int, heads: tuple[int, int]) -> None:
         self.shape, self.heads = (len(rows.pair), 1, length), heads
@@ -42,7 +46,6 @@ class _Graph:
         stream[..., list(differing)] = True
         for layer in range(n_layers):
             stream = self.cut(stream, "resid_pre", layer)
-            # The MLP is left out: what it adds differs only where the stream that it is added to does.
             stream = self.cut(stream | self.attention(stream, layer), "resid_mid", layer)
         stream = self.cut(stream, "resid_pre", n_layers)
         stream = self.cut(self.cut(stream, "final_norm", 0), "logits", 0)
@@ -50,14 +53,12 @@ class _Graph:
 
     def attention(self, stream: Bool[np.ndarray, "row 1 position"], layer: int) -> Bool[np.ndarray, "row 1 position"]:
         queries, keys = self.heads
-        q = self.cut(stream.repeat(queries, axis=1), "q", layer)
         k, v = (
             np.logical_or.accumulate(self.cut(stream.repeat(keys, axis=1), name, layer), axis=2) for name in ("k", "v")
         )
-        pattern = self.cut(q | k.repeat(queries // keys, axis=1), "pattern", layer)
-        mixed = pattern | v.repeat(queries // keys, axis=1)
-        together = np.any(self.cut(mixed, "head_out", layer), axis=1, keepdims=True)
-        return self.cut(np.asarray(together), "attn_out", layer)
+        pattern = self.cut(k.repeat(queries // keys, axis=1), "pattern", layer)
+        heads = self.cut(pattern | v.repeat(queries // keys, axis=1), "head_out", layer)
+        return self.cut(np.asarray(heads.any(axis=1, keepdims=True)), "attn_out", layer)
 
     def cut(self, differs: np.ndarray, component: str, layer: int) -> Bool[np.ndarray, "row unit position"]:
         """What still differs, in place, once the rows have put in what the donor has of a component."""
