@@ -79,12 +79,12 @@ def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mo
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Model]:
-    made: dict[tuple[str, torch.dtype], Model] = {}
+    made: dict[tuple[str, torch.dtype, int], Model] = {}
 
-    def get(name: str, dtype: torch.dtype = torch.float64) -> Model:
-        if (name, dtype) not in made:
-            made[name, dtype] = build(name, dtype=dtype)
-        return made[name, dtype]
+    def get(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
+        if (name, dtype, seed) not in made:
+            made[name, dtype, seed] = build(name, dtype=dtype, seed=seed)
+        return made[name, dtype, seed]
 
     return get
 
