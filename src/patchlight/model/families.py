@@ -78,8 +78,6 @@ FAMILIES: dict[str, Family] = {
         attn_out="attn.out_proj",
         mlp_proj="mlp.fc_out",
         mlp_out="mlp.fc_out",
-        interface=False,
-        float32_attention=True,
         parallel=True,
     ),
     "gpt_neox": Family(
