@@ -59,7 +59,12 @@ LLAMA = Family(
 SANDWICH = replace(LLAMA, attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm")
 EXPERTS = replace(LLAMA, mlp_proj=None, mlp_out="mlp")
 GPTJ = replace(
-    GPT2, attn_proj="attn.out_proj", attn_out="attn.out_proj", mlp_proj="mlp.fc_out", mlp_out="mlp.fc_out", parallel=True
+    GPT2,
+    attn_proj="attn.out_proj",
+    attn_out="attn.out_proj",
+    mlp_proj="mlp.fc_out",
+    mlp_out="mlp.fc_out",
+    parallel=True,
 )
 OPT = Family(
     layers="model.decoder.layers",
