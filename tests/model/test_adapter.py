@@ -65,9 +65,7 @@ def folder(kind: str, tmp_path: Path) -> Path:
     peft = pytest.importorskip("peft", reason="peft is not installed (pip install 'patchlight[lora]')")
     model = base_model(kind)
     save_model(model, tmp_path / "base")
-    config = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules=TARGETS[kind], lora_dropout=0.3, task_type="CAUSAL_LM"
-    )
+    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS[kind], lora_dropout=0.3, task_type="CAUSAL_LM")
     torch.manual_seed(1)
     hf = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from patchlight.errors import EnvironmentProblem, InputError
-from patchlight.model.source import PICKLES, first_line, pickle_refused
+from patchlight.model.source import PICKLES, find_source, first_line, pickle_refused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Settings with which an adapter depends on the prompt, or names code to import.
 REFUSED = ("alora_invocation_tokens", "megatron_config")
+
+
+def find_model(
+    source: str | Path, adapter: str | Path | None = None, revision: str | None = None
+) -> tuple[Path, Path | None]:
+    """The local place of a model, and that of the adapter over it, if any; both are downloaded first where needed.
+
+    The folder of an adapter as `source` stands for the base model that it names, and itself. Raises as `find_source`.
+    """
+    place = find_source(source, revision)
+    if adapter is not None:
+        return place, find_source(adapter, None)
+    return (find_source(*base_of(place)), place) if is_adapter(place) else (place, None)
 
 
 def is_adapter(place: Path) -> bool:

@@ -46,7 +46,8 @@ class Model:
         self.hf, self.tokenizer, self.name = hf.eval(), tokenizer, name
         self.config = hf.config.get_text_config(decoder=True)
         _refuse(hf, name)
-        self.family = family or _family(self.config, name)
+        self.family = family or _entry(self.config, name)
+        _check_settings(self.family, self.config, name)
         self.layers: list[nn.Module] = list(self._module(hf, self.family.layers, "layers"))
         self.embed: nn.Module = self._module(hf, self.family.embed, "embed")
         self.final_norm: nn.Module = self._module(hf, self.family.final_norm, "final_norm")
@@ -220,7 +221,7 @@ def _refuse(hf: PreTrainedModel, name: str) -> None:
         raise EnvironmentProblem("model-not-in-memory", what, where=name, fix=fix)
 
 
-def _family(config: Any, name: str) -> Family:
+def _entry(config: Any, name: str) -> Family:
     family = FAMILIES.get(config.model_type)
     if family is None:
         what = f"models of type {config.model_type!r} are not in the table, so that `layers` cannot be found"
@@ -229,8 +230,17 @@ def _family(config: Any, name: str) -> Family:
             "or add one to FAMILIES (docs/guide/models.md)"
         )
         raise InputError("model-unknown-family", what, where=name, fix=fix)
+    return family
+
+
+def _check_settings(family: Family, config: Any, name: str) -> None:
+    """Raises the error of an entry that names settings which the configuration lacks, or holds for others only."""
+    named = (family.parallel, family.residual_scale, family.logit_scale, family.logit_divisor, family.logit_softcap)
+    for setting in named:
+        if isinstance(setting, str) and not hasattr(config, setting):
+            what = f"models of type {config.model_type} have no setting {setting}, which the entry reads"
+            raise InputError("model-no-setting", what, where=name, fix="choose the entry of another type")
     for setting, value in family.required:
-        if getattr(config, setting) != value:
+        if getattr(config, setting, None) != value:
             what = f"models of type {config.model_type} are known with {setting}={value!r} only"
             raise InputError("model-unknown-variant", what, where=name, fix="choose another model of this family")
-    return family

@@ -20,11 +20,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.quantization_config import GgufConfig
 
 from patchlight.errors import EnvironmentProblem, InputError
-from patchlight.model.adapter import base_of, is_adapter, with_adapter
+from patchlight.model.adapter import find_model, is_adapter, with_adapter
 from patchlight.model.anatomy import Model
 from patchlight.model.devices import DeviceMap, check_map, number_format, usable_device
 from patchlight.model.families import Family
-from patchlight.model.source import PICKLES, find_source, first_line, pickle_refused, quiet
+from patchlight.model.source import PICKLES, first_line, pickle_refused, quiet
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
@@ -52,10 +52,7 @@ def load_model(
     if device_map is not None:
         check_map(device_map, device)
     torch_device = usable_device(device)
-    place = find_source(source, revision)
-    overlay = None if adapter is None else find_source(adapter, None)
-    if overlay is None and is_adapter(place):
-        overlay, place = place, find_source(*base_of(place))
+    place, overlay = find_model(source, adapter, revision)
     with quiet():
         hf, tokenizer = (_read_gguf if place.is_file() else _read_folder)(place, placed)
         _check_vocabulary(hf, tokenizer, place)
