@@ -153,6 +153,7 @@ class Model:
     ) -> Float[Tensor, "row answer"]:
         """The logits of a few tokens a row, without unembedding the whole vocabulary."""
         head = self.hf.get_output_embeddings()
+        normed, tokens = normed.to(head.weight.device), tokens.to(head.weight.device)
         if type(head) is not torch.nn.Linear:  # an adapter over the head: its weight is not all that it does
             return self.logits(normed).gather(1, tokens)
         logits = torch.einsum("rw,raw->ra", normed, head.weight[tokens])
@@ -241,6 +242,6 @@ def _check_settings(family: Family, config: Any, name: str) -> None:
             what = f"models of type {config.model_type} have no setting {setting}, which the entry reads"
             raise InputError("model-no-setting", what, where=name, fix="choose the entry of another type")
     for setting, value in family.required:
-        if getattr(config, setting, None) != value:
+        if bool(getattr(config, setting, None)) != value:
             what = f"models of type {config.model_type} are known with {setting}={value!r} only"
             raise InputError("model-unknown-variant", what, where=name, fix="choose another model of this family")

@@ -15,6 +15,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")
 DeviceMap = str | Mapping[str, str | int]
 
 
@@ -50,7 +51,12 @@ def check_map(device_map: DeviceMap, device: str) -> None:
     if device != "cpu":
         what = f"both a device_map and the device '{device}' are given"
         raise InputError("model-device-twice", what, fix="give one of them")
-    for name in () if isinstance(device_map, str) else set(device_map.values()):
+    if isinstance(device_map, str):
+        if device_map not in SPREADS:
+            what = f"'{device_map}' is not a way to spread a model"
+            raise InputError("model-device-map", what, fix=f"use one of {', '.join(SPREADS)}, or name the parts")
+        return
+    for name in set(device_map.values()):
         if name in ("disk", "meta"):
             what = f"the device_map leaves weights on '{name}', where they cannot be patched"
             raise InputError("model-offloaded", what, fix="use devices that hold weights: 'cpu', 0, 1, ...")

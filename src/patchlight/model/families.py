@@ -35,7 +35,7 @@ class Family:
     logit_scale: str | None = None  # logits are multiplied by it
     logit_divisor: str | None = None
     logit_softcap: str | None = None
-    required: tuple[tuple[str, object], ...] = ()  # settings without which this entry does not hold
+    required: tuple[tuple[str, bool], ...] = ()  # settings without which this entry does not hold
 
 
 GPT2 = Family(

@@ -155,9 +155,7 @@ class StudySpec(Section):
         if self.model.new_gpt2 is not None and not self.training:
             raise ValueError("a new model that is never trained has nothing to find: add `training`")
         if self.model.adapter and self.training:
-            raise ValueError(
-                "a model with an `adapter` is not trained: merge it first, or leave out `training`"
-            )
+            raise ValueError("a model with an `adapter` is not trained: merge it first, or leave out `training`")
         return self
 
     @property
