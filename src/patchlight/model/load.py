@@ -23,7 +23,7 @@ from patchlight.errors import EnvironmentProblem, InputError
 from patchlight.model.adapter import find_model, is_adapter, with_adapter
 from patchlight.model.anatomy import Model
 from patchlight.model.devices import DeviceMap, check_map, number_format, usable_device
-from patchlight.model.families import Family
+from patchlight.model.families import Family, two_sided
 from patchlight.model.source import PICKLES, first_line, pickle_refused, quiet
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
@@ -226,8 +226,7 @@ def _check_config(config: Any, folder: Path) -> None:
     named = list(getattr(config, "architectures", None) or [])
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     unknown = config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    two_sided = config.is_encoder_decoder or not getattr(config, "is_decoder", True)
-    if unknown or two_sided or (named and not causal.intersection(named)):
+    if unknown or two_sided(config) or (named and not causal.intersection(named)):
         raise InputError(
             "model-not-causal",
             f"{named[0] if named else config.model_type} is not a causal language model",

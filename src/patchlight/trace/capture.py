@@ -12,6 +12,7 @@ import torch
 from patchlight.errors import GateFailed, InputError
 from patchlight.trace.hooks import attention, hooked, observed
 from patchlight.trace.kernels import faster
+from patchlight.trace.past import watched
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -85,6 +86,11 @@ def capture(
             sites.setdefault("pattern", []).append(weights.transpose(1, 2))
         return stock(module, q, k, v, mask, **rest)
 
+    def see(_: int, keys: Tensor, values: Tensor) -> None:
+        for component, tensor in (("k", keys), ("v", values)):
+            if component in components:
+                sites.setdefault(component, []).append(tensor.clone())
+
     wanted = {"resid_pre", *(name for name in HOOKED if name in components)}
     if "resid_mid" in components:
         wanted.add("attn_out")
@@ -92,6 +98,8 @@ def capture(
         stack.enter_context(faster(model))
         if model.family.interface:
             stack.enter_context(attention(model, attend))
+        elif {"k", "v"} & set(components):
+            stack.enter_context(watched(model, see))
         stack.enter_context(hooked(model, {name: keep(name) for name in sorted(wanted)}))
         for block in model.layers:
             stack.enter_context(observed(block, lambda _, given: arguments.append(given)))

@@ -47,7 +47,7 @@ class Packed:
 
 
 class Projections:
-    """A switch: while it is off, the projections in front of attention give zeros and cost nothing."""
+    """A switch: while it is off, the projections in front of attention give anything, at no cost."""
 
     def __init__(self) -> None:
         self.on = True
@@ -166,7 +166,7 @@ def _switched(switch: Projections, forward: Forward, width: int) -> Forward:
     def project(stream: Tensor, *rest: Any, **named: Any) -> Tensor:
         if switch.on:
             return forward(stream, *rest, **named)
-        return stream.new_zeros(1).expand(*stream.shape[:-1], width)
+        return stream.new_empty(*stream.shape[:-1], width)
 
     return project
 
