@@ -29,7 +29,7 @@ class Run:
 
     `sites[component][layer]` is `[prompt, position, width]`, for q, k and v `[prompt, head, position, head_dim]`, for
     the pattern `[prompt, head, query, key]`. `resid_pre` has one layer more than the model: the stream before the
-    final norm. `final` is the normed stream at the positions that are read, the last one or few. `arguments` is what
+    final norm. All lie where the model's first weights lie. `final` is the normed stream at the positions that are read, the last one or few. `arguments` is what
     each block gets beside the stream.
     """
 
@@ -57,10 +57,12 @@ def capture(
     *,
     read: int = 1,
     embed: Float[Tensor, "prompt position width"] | None = None,
+    products: str = "exact",
 ) -> Run:
     """One stock forward of prompts of one length, keeping `resid_pre` and the components named.
 
-    The last `read` positions are read. `embed` takes the place of the token embeddings (a corruption).
+    The last `read` positions are read. `embed` takes the place of the token embeddings (a corruption). `products` of
+    `bfloat16` are a third faster and coarse: for orientation only.
     Raises InputError where the prompts are longer than the model's context or an activation is not finite.
     """
     if model.context is not None and ids.shape[1] > model.context:
@@ -73,29 +75,29 @@ def capture(
     def keep(component: str) -> Callable[[int, Tensor], None]:
         kept = sites.setdefault(component, [])
         # A clone, because some blocks add to a sublayer's output in place; a view, because OPT drops the prompt axis.
-        return lambda layer, tensor: kept.append(tensor.clone().view(*ids.shape, -1))
+        return lambda layer, tensor: kept.append(tensor.clone().view(*ids.shape, -1).to(model.device))
 
     def attend(stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **rest: Any) -> Any:
         for component, tensor in zip("qkv", (q, k, v), strict=True):
             if component in components:
-                sites.setdefault(component, []).append(tensor.contiguous())
+                sites.setdefault(component, []).append(tensor.contiguous().to(model.device))
         if "pattern" in components:
             # Values that are a basis come out as the weights, from whichever function the model attends with.
             basis = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*k.shape[:3], -1)
             weights, _ = stock(module, q, k, basis, mask, **rest)
-            sites.setdefault("pattern", []).append(weights.transpose(1, 2))
+            sites.setdefault("pattern", []).append(weights.transpose(1, 2).to(model.device))
         return stock(module, q, k, v, mask, **rest)
 
     def see(_: int, keys: Tensor, values: Tensor) -> None:
         for component, tensor in (("k", keys), ("v", values)):
             if component in components:
-                sites.setdefault(component, []).append(tensor.clone())
+                sites.setdefault(component, []).append(tensor.clone().to(model.device))
 
     wanted = {"resid_pre", *(name for name in HOOKED if name in components)}
     if "resid_mid" in components:
         wanted.add("attn_out")
     with ExitStack() as stack:
-        stack.enter_context(faster(model))
+        stack.enter_context(faster(model, products))
         if model.family.interface:
             stack.enter_context(attention(model, attend))
         elif {"k", "v"} & set(components):
@@ -103,7 +105,7 @@ def capture(
         stack.enter_context(hooked(model, {name: keep(name) for name in sorted(wanted)}))
         for block in model.layers:
             stack.enter_context(observed(block, lambda _, given: arguments.append(given)))
-        stack.enter_context(observed(model.final_norm, lambda tensor, _: stream.append(tensor)))
+        stack.enter_context(observed(model.final_norm, lambda tensor, _: stream.append(tensor.to(model.device))))
         if embed is not None:
             stack.callback(model.embed.register_forward_hook(lambda *_: embed).remove)
         output = model.hf.base_model(input_ids=ids.to(model.device), use_cache=False)
@@ -111,7 +113,7 @@ def capture(
     if "resid_mid" in components:
         both = zip(sites["resid_pre"], sites["attn_out"], strict=False)
         sites["resid_mid"] = [pre + model.residual_scale * out for pre, out in both]
-    run = Run(ids, output.last_hidden_state[:, -read:], sites, arguments)
+    run = Run(ids, output.last_hidden_state[:, -read:].to(model.device), sites, arguments)
     _check(model, run, components)
     return run
 

@@ -43,6 +43,7 @@ def replay(
     *,
     memory: int,
     differs: Bool[Tensor, "pair position"] | None = None,
+    products: str = "exact",
     on_pass: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "row step width"]:
     """The normed stream at the recipient's read positions after the replacements of each row, taken from `donor`.
@@ -56,7 +57,7 @@ def replay(
     differs = recipient.ids != donor.ids if differs is None else differs
     working = rows.working(differs, model.n_layers, recipient.read)
     live = working.live
-    with faster(model) as projections:
+    with faster(model, products) as projections:
         for part in _passes(working.take(live), recipient, model, memory):
             one = _Pass(model, recipient, donor, working.take(live[part]), projections)
             result[live[part].to(model.device)] = one.run()
@@ -125,7 +126,7 @@ class _Pass:
         at_end = self.patches.of("resid_pre", self.model.n_layers)
         self._finish(*self.patches.mark(at_end), self.patches.given("resid_pre", self.model.n_layers, at_end))
         self.patches.require_applied()
-        return self.model.normed(self.final)
+        return self.model.normed(self.final).to(self.final.device)
 
     def _nothing(self) -> New:
         return New(self.rows.pair[:0], self.final[:0, 0], len(self.rows.pair))
@@ -262,7 +263,7 @@ class _Pass:
             stream = piece.stream
         output = self.model.layers[self.layer](stream, **arguments)
         after: Tensor = output[0] if isinstance(output, tuple) else output
-        return after.reshape(-1, self.model.width)
+        return after.reshape(-1, self.model.width).to(self.flat.device)
 
     def _projected(self, chunk: list[Piece]) -> list[Tensor]:
         """Queries (where they are seen), keys and values of the tokens of a call, and nothing behind them.
@@ -299,7 +300,7 @@ class _Pass:
         if piece.start == 0:
             return k, v
         pair = self.rows.pair[piece.rows]
-        before = [self.recipient.sites[name][self.layer][pair, :, : piece.start] for name in "kv"]
+        before = [self.recipient.sites[name][self.layer][pair, :, : piece.start].to(k.device) for name in "kv"]
         return torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
 
     def _kept(self, piece: Piece) -> Piece:
@@ -329,16 +330,18 @@ class _Pass:
         if self.stash is not None:
             self.stash.extend((q, k, v))
             raise _Enough
-        mask = self.recipient.arguments[self.layer]["attention_mask"][:1]
+        mask = self.recipient.arguments[self.layer]["attention_mask"][:1].to(q.device)
         outputs, offset = [], 0
         for piece in self.chunk:
             tokens = slice(offset, offset + piece.tokens)
             offset = tokens.stop
             if piece.feed == TAKEN:
-                outputs.append(piece.inside[0].flatten(0, 1).unflatten(-1, (q.shape[1], -1)))
+                outputs.append(piece.inside[0].to(q.device).flatten(0, 1).unflatten(-1, (q.shape[1], -1)))
                 continue
             inside = piece.inside
-            if not inside:
+            if inside:
+                inside = tuple(tensor.to(q.device) for tensor in inside)
+            else:
                 queries, keys, values = (by_row(tensor, tokens, len(piece.rows)) for tensor in (q, k, v))
                 inside = (queries, *self._with_earlier(piece, keys, values))
             outputs.append(self._mixed(stock, module, piece, inside, mask, rest))
