@@ -29,8 +29,8 @@ class Run:
 
     `sites[component][layer]` is `[prompt, position, width]`, for q, k and v `[prompt, head, position, head_dim]`, for
     the pattern `[prompt, head, query, key]`. `resid_pre` has one layer more than the model: the stream before the
-    final norm. All lie where the model's first weights lie. `final` is the normed stream at the positions that are read, the last one or few. `arguments` is what
-    each block gets beside the stream.
+    final norm. All lie where the model's first weights lie. `final` is the normed stream at the positions that are
+    read, the last one or few. `arguments` is what each block gets beside the stream.
     """
 
     ids: Int[Tensor, "prompt position"]
