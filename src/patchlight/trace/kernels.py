@@ -169,6 +169,7 @@ def _fused(
     return {}
 
 
+@torch.no_grad()
 def _same(mlp: nn.Module, width: int, stand_ins: dict[nn.Module, Forward]) -> bool:
     """Whether the MLP gives the same with the stand-ins, tried on a few vectors."""
     tried = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
