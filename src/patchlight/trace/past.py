@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from patchlight.model.anatomy import Model
 
@@ -45,23 +46,17 @@ class Past:
 
 
 @contextmanager
-def watched(model: Model, keep: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Within it, `keep(layer, keys, values)` sees what each block of the model attends with."""
+def watched(model: Model, see: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Within it, each block of the model attends to what `see(layer, keys, values)` makes of its keys and values."""
     with ExitStack() as stack:
         for layer, block in enumerate(model.layers):
-            stack.callback(block.register_forward_pre_hook(_giving(model, layer, keep), with_kwargs=True).remove)
+            past = Past(partial(see, layer), model.n_kv_heads)
+            stack.callback(block.register_forward_pre_hook(_giving(past), with_kwargs=True).remove)
         yield
 
 
-def _giving(model: Model, layer: int, keep: Callable[[int, Tensor, Tensor], None]) -> Callable[..., Any]:
-    def see(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        keep(layer, keys, values)
-        return keys, values
-
-    def before(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-        return args, {**given, ARGUMENT: Past(see, model.n_kv_heads)}
-
-    return before
+def _giving(past: Past) -> Callable[..., Any]:
+    return lambda _, args, given: (args, {**given, ARGUMENT: past})
 
 
 def suffix_arguments(model: Model, arguments: dict[str, Any], length: int, span: slice, rows: int) -> dict[str, Any]:
