@@ -142,9 +142,13 @@ def measure(
 ) -> Float[Tensor, " row"]:
     """One metric of each row, from the normed stream at the last position and the two tokens that it may answer.
 
-    Raises InputError for a metric that there is not.
+    Raises InputError for a metric that there is not, and for `kl`, which needs a clean run.
     """
     require_metrics([metric])
+    if metric == "kl":
+        raise InputError(
+            "trace-kl-without-clean", "kl is a distance from the clean run", fix="use `read`, with `clean`"
+        )
     correct, wrong = answers.cpu().split(1, dim=1)
     both = Answers(correct, wrong, 0)
     return read(model, [metric], [normed[:, None]], both, pair=torch.arange(len(normed)), clean=normed)[metric]
