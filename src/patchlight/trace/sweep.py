@@ -99,34 +99,10 @@ def sweeps(
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
     for pair, alignment in zip(pairs, alignments, strict=True):
         refuse_unreadable(pair, alignment, metrics)
-    columns = columns_of(alignments, positions)
-    sites = sites_of(model, component, window, groups)
-    work = _Work(
-        model, alignments, _donor_ids(model, alignments, donors), sites, direction, tuple(metrics), columns, memory
-    )
-    width = len(columns) or max((len(alignment.clean_ids) for alignment in alignments), default=0)
-    values = {metric: np.full((len(pairs), *sites.axes, width), np.nan) for metric in metrics}
-    clean, corrupted = ({metric: np.full(len(pairs), np.nan) for metric in metrics} for _ in range(2))
-    for batch, measured in _measured(work, on_progress):
-        for metric in metrics:
-            part = measured.values[metric]
-            values[metric][batch, ..., : part.shape[-1]] = part
-            clean[metric][batch], corrupted[metric][batch] = measured.clean[metric], measured.corrupted[metric]
-    return {
-        metric: Effects(
-            values[metric],
-            clean[metric],
-            corrupted[metric],
-            tuple(pairs),
-            alignments,
-            component,
-            direction,
-            metric,
-            columns,
-            window,
-        )
-        for metric in metrics
-    }
+    given = _donor_ids(model, alignments, donors)
+    columns, sites = columns_of(alignments, positions), sites_of(model, component, window, groups)
+    work = _Work(model, alignments, given, sites, direction, tuple(metrics), columns, memory)
+    return _effects(work, tuple(pairs), _measured(work, on_progress))
 
 
 class _Measured(NamedTuple):
@@ -231,6 +207,34 @@ class _Work:
         results = int(np.prod(sites.axes)) * (len(self.columns) or length) * steps * model.width
         patches = int(np.prod(sites.axes)) * length * sites.window * sites.members
         return max(1, self.memory // 2 // ((captured + results) * model.dtype.itemsize + patches * ROW_BYTES))
+
+
+def _effects(
+    work: _Work, pairs: tuple[Pair | TokenPair, ...], measured: Iterator[tuple[list[int], _Measured]]
+) -> dict[str, Effects]:
+    """The batches put together, a record for each metric."""
+    width = len(work.columns) or max((len(alignment.clean_ids) for alignment in work.alignments), default=0)
+    values = {metric: np.full((len(pairs), *work.sites.axes, width), np.nan) for metric in work.metrics}
+    runs = {metric: np.full((2, len(pairs)), np.nan) for metric in work.metrics}
+    for batch, found in measured:
+        for metric in work.metrics:
+            values[metric][batch, ..., : found.values[metric].shape[-1]] = found.values[metric]
+            runs[metric][:, batch] = found.clean[metric], found.corrupted[metric]
+    return {
+        metric: Effects(
+            values=values[metric],
+            clean=runs[metric][0],
+            corrupted=runs[metric][1],
+            pairs=pairs,
+            alignments=work.alignments,
+            component=work.sites.component,
+            direction=work.direction,
+            metric=metric,
+            columns=work.columns,
+            window=work.sites.window,
+        )
+        for metric in work.metrics
+    }
 
 
 def _measured(work: _Work, on_progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], _Measured]]:
