@@ -77,7 +77,7 @@ def naive(shape: Shape, places: Sequence[Place], pairs: int, tokens: int) -> int
 def needed(shape: Shape, places: Sequence[Place], pairs: int, tokens: int, differing: Sequence[int]) -> int:
     """What every exact method has to compute: what differs from the recipient's run and reaches the metric.
 
-    Pairs differ at the positions `differing`. The two reference runs are in it, the donor's from the first position that differs.
+    Pairs differ at the positions `differing`. The two reference runs are in it, the donor's from the first of these on.
     """
     if not differing:
         return pairs * _onwards(shape, 0, 0, tokens)

@@ -33,6 +33,7 @@ def write_model(folder: Path, settings: dict[str, Any], *, spread: float = 0.0, 
     """Writes a randomly initialised model and a tokenizer of as many words; `spread` widens the weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     torch.manual_seed(seed)
@@ -40,6 +41,7 @@ def write_model(folder: Path, settings: dict[str, Any], *, spread: float = 0.0, 
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * spread)
+    disable_progress_bar()
     model.save_pretrained(folder)
     _write_tokenizer(folder, config.vocab_size)
 
@@ -51,5 +53,5 @@ def _write_tokenizer(folder: Path, words: int) -> None:
 
     tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(words)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {name: "w0" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "w0")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)

@@ -122,7 +122,7 @@ class TransformerLens:
         self.model = TransformerBridge.boot_transformers(path, device=device, dtype=dtype).eval()
         self.device = device
 
-    def capture(self, prompts: Prompts, components: Collection[str]) -> Captured:  # noqa: ARG002
+    def capture(self, prompts: Prompts, components: Collection[str]) -> Captured:
         donor, recipient, answers = tensors(prompts, self.device)
         return Captured(donor, recipient, answers, self.model.run_with_cache(donor)[1])
 
@@ -220,7 +220,9 @@ class Patchlight:
         from patchlight.trace.engine import needed
 
         donor, recipient, answers = tensors(prompts, "cpu")
-        of_recipient, of_donor = (set().union(*some) for some in zip(*(needed(c, self.model) for c in components)))
+        wanted = [needed(component, self.model) for component in components]
+        of_recipient = set().union(*(recipients for recipients, _ in wanted))
+        of_donor = set().union(*(donors for _, donors in wanted))
         kept = capture(self.model, recipient, of_recipient), capture(self.model, donor, of_donor)
         return Captured(donor, recipient, answers, kept)
 

@@ -19,7 +19,20 @@ from typing import Any, TextIO
 from benchmarks.speed.work import Place, Prompts
 
 ROOT = Path(__file__).parents[2]
+OWN_ENVIRONMENT = ("transformer_lens", "nnsight")
 DISTRIBUTIONS = ("torch", "transformers", "transformer-lens", "nnsight", "patchlight")
+
+
+def python_of(peer: str) -> str | None:
+    """The Python that a peer runs in, None where its environment has not been made.
+
+    `PATCHLIGHT_TRANSFORMER_LENS_PYTHON` and `PATCHLIGHT_NNSIGHT_PYTHON` name another than those of `make parity`.
+    """
+    if peer not in OWN_ENVIRONMENT:
+        return sys.executable
+    made = ROOT / ".venv-bench" / peer / "bin" / "python"
+    named = os.environ.get(f"PATCHLIGHT_{peer.upper()}_PYTHON")
+    return named or (str(made) if made.exists() else None)
 
 
 @dataclass(frozen=True)
