@@ -25,13 +25,26 @@ LLAMA = SMALL | {
     "max_position_embeddings": 32,
 }
 WINDOW = {"sliding_window": 3}
+SCALED_QUERIES = {
+    "rope_type": "default",
+    "rope_theta": 1e4,
+    "llama_4_scaling_beta": 0.1,
+    "original_max_position_embeddings": 2,
+}
 EXPERTS = {"num_experts_per_tok": 2, "experts_implementation": "eager"}  # the grouped product has no float64
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    "gpt_bigcode": ("gpt_bigcode", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    "gpt_neo": (
+        "gpt_neo",
+        LLAMA | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 3},
+    ),
+    "codegen": ("codegen", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "rotary_dim": 4}),
     "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
     "gpt_neox": ("gpt_neox", LLAMA),
     "gpt_neox-serial": ("gpt_neox", LLAMA | {"use_parallel_residual": False}),
     "opt": ("opt", LLAMA | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
+    "biogpt": ("biogpt", LLAMA),
     "bloom": ("bloom", SMALL | {"hidden_size": 16, "n_layer": 2, "n_head": 4}),
     "falcon": ("falcon", LLAMA | {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon-alibi": ("falcon", LLAMA | {"alibi": True, "parallel_attn": False, "multi_query": False}),
@@ -40,17 +53,39 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", LLAMA),
     "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True, "attention_bias": True}),
     "mistral": ("mistral", LLAMA | WINDOW),
+    "ministral3": ("ministral3", LLAMA | {"rope_parameters": SCALED_QUERIES}),
     "qwen2": ("qwen2", LLAMA | WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
     "qwen3": ("qwen3", LLAMA | {"head_dim": 6}),
     "gemma": ("gemma", LLAMA | {"head_dim": 8}),
     "gemma2": ("gemma2", LLAMA | WINDOW | {"head_dim": 8, "query_pre_attn_scalar": 8}),
     "gemma3_text": ("gemma3_text", LLAMA | WINDOW | {"head_dim": 8, "query_pre_attn_scalar": 8}),
+    "olmo": ("olmo", LLAMA | {"clip_qkv": 0.5}),
     "olmo2": ("olmo2", LLAMA),
+    "olmo3": ("olmo3", LLAMA | WINDOW),
+    "exaone4": ("exaone4", LLAMA | WINDOW),
+    "cohere": ("cohere", LLAMA | {"logit_scale": 0.25}),
+    "cohere2": ("cohere2", LLAMA | WINDOW | {"logit_scale": 0.25}),
+    "stablelm": ("stablelm", LLAMA),
+    "stablelm-parallel": ("stablelm", LLAMA | {"use_parallel_residual": True}),
+    "glm": ("glm", LLAMA | {"head_dim": 4}),
+    "glm4": ("glm4", LLAMA | {"head_dim": 4}),
     "granite": ("granite", LLAMA | {"residual_multiplier": 0.4, "logits_scaling": 3.0, "attention_multiplier": 0.3}),
     "phi": ("phi", LLAMA),
     "phi3": ("phi3", LLAMA),
     "starcoder2": ("starcoder2", LLAMA | WINDOW),
     "smollm3": ("smollm3", LLAMA | {"no_rope_layer_interval": 2}),
+    "helium": ("helium", LLAMA | {"head_dim": 4}),
+    "nemotron": ("nemotron", LLAMA | {"head_dim": 4}),
+    "arcee": ("arcee", LLAMA),
+    "seed_oss": ("seed_oss", LLAMA | {"head_dim": 4}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", LLAMA | {"head_dim": 4}),
+    "ernie4_5": ("ernie4_5", LLAMA),
+    "phimoe": ("phimoe", LLAMA | EXPERTS | {"num_local_experts": 4}),
+    "olmoe": ("olmoe", LLAMA | EXPERTS | {"num_experts": 4}),
+    "granitemoe": (
+        "granitemoe",
+        LLAMA | EXPERTS | {"num_local_experts": 4, "residual_multiplier": 0.4, "logits_scaling": 3.0},
+    ),
     "mixtral": ("mixtral", LLAMA | EXPERTS | {"num_local_experts": 4}),
     "qwen2_moe": (
         "qwen2_moe",
@@ -79,12 +114,12 @@ def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mo
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Model]:
-    made: dict[tuple[str, torch.dtype], Model] = {}
+    made: dict[tuple[str, torch.dtype, int], Model] = {}
 
-    def get(name: str, dtype: torch.dtype = torch.float64) -> Model:
-        if (name, dtype) not in made:
-            made[name, dtype] = build(name, dtype=dtype)
-        return made[name, dtype]
+    def get(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
+        if (name, dtype, seed) not in made:
+            made[name, dtype, seed] = build(name, dtype=dtype, seed=seed)
+        return made[name, dtype, seed]
 
     return get
 
@@ -105,7 +140,9 @@ def pair_of() -> Callable[..., Pair]:
 # ---- the oracle: knows each family by the outputs of its own modules, not by the table under test
 
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
-SANDWICH = ("gemma2", "gemma3_text", "olmo2")
+NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+SANDWICH = dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4"), NORMS)
+SANDWICH["glm4"] = ("post_self_attn_layernorm", "post_mlp_layernorm")
 ADDS_RESIDUAL = ("bloom", "mpt")  # the MLP module adds the residual stream itself
 
 
@@ -119,19 +156,19 @@ def oracle_module(model: Model, component: str, layer: int) -> tuple[Any, str]:
     block = blocks(model)[layer]
     kind = model.config.model_type
     attention = next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+    attention = attention.attention if kind == "gpt_neo" else attention
     if component in ("resid_pre", "resid_post"):
         return block, "in" if component == "resid_pre" else "out"
     if component == "head_out":
         names = ("c_proj", "o_proj", "dense", "out_proj")
         return next(getattr(attention, name) for name in names if hasattr(attention, name)), "in"
     if component in ("attn_out", "mlp_out") and kind in SANDWICH:
-        name = "post_attention_layernorm" if component == "attn_out" else "post_feedforward_layernorm"
-        return getattr(block, name), "out"
+        return getattr(block, SANDWICH[kind][component == "mlp_out"]), "out"
     if component == "attn_out":
         return (attention.dense if kind == "bloom" else attention), "out"
-    if kind == "opt":
+    if kind in ("opt", "biogpt"):
         return block.fc2, "out" if component == "mlp_out" else "in"
-    mlp = block.ffn if kind == "mpt" else block.mlp
+    mlp = next(getattr(block, name) for name in ("mlp", "ffn", "block_sparse_moe") if hasattr(block, name))
     names = ("c_proj", "down_proj", "fc_out", "fc2", "dense_4h_to_h")
     last = next((getattr(mlp, name) for name in names if hasattr(mlp, name)), None)
     if component == "mlp_hidden":

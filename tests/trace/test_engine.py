@@ -25,7 +25,7 @@ def replayed(model, rows: list[list[Site]], memory: int = 1 << 20) -> np.ndarray
     recipient = capture(model, torch.tensor([CORRUPTED]), {*inside, "attn_out", "mlp_out"})
     donor = capture(model, torch.tensor([CLEAN]), {*TOGETHER, *(["resid_mid"] if not model.parallel else [])})
     normed = replay(model, recipient, donor, Rows.of([0] * len(rows), rows, len(CLEAN)), memory=memory)
-    return measure(model, "logit_diff", normed, torch.tensor([[50, 51]] * len(rows))).numpy()
+    return measure(model, "logit_diff", normed[:, -1], torch.tensor([[50, 51]] * len(rows))).numpy()
 
 
 def sites(layers: int) -> st.SearchStrategy[Site]:
@@ -96,5 +96,5 @@ def test_rows_that_cannot_change_anything_give_the_recipient_exactly(tiny):
     model = tiny("gpt2")
     rows = [[Site("mlp_out", 1, None, 0)], [Site("resid_pre", 0, None, 2)], [Site("mlp_out", 1, None, 3)]]
     recipient = capture(model, torch.tensor([CORRUPTED]), ())
-    base = measure(model, "logit_diff", recipient.final, torch.tensor([[50, 51]])).numpy()
+    base = measure(model, "logit_diff", recipient.final[:, -1], torch.tensor([[50, 51]])).numpy()
     np.testing.assert_array_equal(replayed(model, rows), base.repeat(3))

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
-from patchlight.model.load import load_model, save_model
+from patchlight.model.load import load_model, refuse_adapted, save_model
 from patchlight.model.source import first_line, quiet
 
 _IGNORED = -100  # the label that the loss of transformers leaves out
@@ -100,6 +100,7 @@ def finetune(
     settings or a folder that cannot be used, GateFailed where the loss is never finite.
     """
     started = time.monotonic()
+    refuse_adapted(model)
     blocks = cut_blocks(train_texts, model, settings.block_length)
     held_back = cut_blocks(validation_texts, model, settings.block_length)
     try:

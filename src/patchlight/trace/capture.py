@@ -11,6 +11,7 @@ import torch
 
 from patchlight.errors import GateFailed, InputError
 from patchlight.trace.hooks import attention, hooked, observed
+from patchlight.trace.kernels import faster
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -27,12 +28,12 @@ class Run:
 
     `sites[component][layer]` is `[prompt, position, width]`, for q, k and v `[prompt, head, position, head_dim]`, for
     the pattern `[prompt, head, query, key]`. `resid_pre` has one layer more than the model: the stream before the
-    final norm. `final` is the normed stream at the last position. `arguments` is what each block gets beside the
-    stream.
+    final norm. `final` is the normed stream at the positions that are read, the last one or few. `arguments` is what
+    each block gets beside the stream.
     """
 
     ids: Int[Tensor, "prompt position"]
-    final: Float[Tensor, "prompt width"]
+    final: Float[Tensor, "prompt step width"]
     sites: dict[str, list[Tensor]]
     arguments: list[dict[str, Any]]
 
@@ -41,11 +42,24 @@ class Run:
         """Tokens in each prompt."""
         return self.ids.shape[1]
 
+    @property
+    def read(self) -> int:
+        """How many positions are read at the end of each prompt."""
+        return self.final.shape[1]
+
 
 @torch.inference_mode()
-def capture(model: Model, ids: Int[Tensor, "prompt position"], components: Collection[str]) -> Run:
+def capture(
+    model: Model,
+    ids: Int[Tensor, "prompt position"],
+    components: Collection[str],
+    *,
+    read: int = 1,
+    embed: Float[Tensor, "prompt position width"] | None = None,
+) -> Run:
     """One stock forward of prompts of one length, keeping `resid_pre` and the components named.
 
+    The last `read` positions are read. `embed` takes the place of the token embeddings (a corruption).
     Raises InputError where the prompts are longer than the model's context or an activation is not finite.
     """
     if model.context is not None and ids.shape[1] > model.context:
@@ -75,18 +89,21 @@ def capture(model: Model, ids: Int[Tensor, "prompt position"], components: Colle
     if "resid_mid" in components:
         wanted.add("attn_out")
     with ExitStack() as stack:
+        stack.enter_context(faster(model))
         if model.family.interface:
             stack.enter_context(attention(model, attend))
         stack.enter_context(hooked(model, {name: keep(name) for name in sorted(wanted)}))
         for block in model.layers:
             stack.enter_context(observed(block, lambda _, given: arguments.append(given)))
         stack.enter_context(observed(model.final_norm, lambda tensor, _: stream.append(tensor)))
+        if embed is not None:
+            stack.callback(model.embed.register_forward_hook(lambda *_: embed).remove)
         output = model.hf.base_model(input_ids=ids.to(model.device), use_cache=False)
     sites["resid_pre"].append(stream[0])
     if "resid_mid" in components:
         both = zip(sites["resid_pre"], sites["attn_out"], strict=False)
         sites["resid_mid"] = [pre + model.residual_scale * out for pre, out in both]
-    run = Run(ids, output.last_hidden_state[:, -1], sites, arguments)
+    run = Run(ids, output.last_hidden_state[:, -read:], sites, arguments)
     _check(model, run, components)
     return run
 

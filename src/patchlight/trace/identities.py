@@ -67,9 +67,9 @@ class _Proof:
         self.clean, self.corrupted = (capture(model, ids, keep) for ids in (clean, corrupted))
         self.first = int((clean != corrupted)[0].int().argmax())
 
-    def logits(self, normed: Float[Tensor, "row width"]) -> Float[Tensor, "row token"]:
+    def logits(self, normed: Float[Tensor, "row step width"]) -> Float[Tensor, "row token"]:
         with torch.inference_mode():
-            return self.model.logits(normed)
+            return self.model.logits(normed[:, -1])
 
     def replayed(self, donor: Run, sites: Sequence[Sequence[Site]], *, all_differ: bool = False) -> Tensor:
         """The logits after replacing sites of the corrupted run, row by row."""

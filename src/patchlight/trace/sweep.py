@@ -180,7 +180,7 @@ class _Work:
             advance(done)
 
         normed = replay(self.model, recipient, donor, rows, memory=self.memory // 2, on_pass=on_pass)
-        values = metrics.measure(self.model, self.metric, normed, answers[rows.pair].to(self.model.device))
+        values = metrics.measure(self.model, self.metric, normed[:, -1], answers[rows.pair].to(self.model.device))
         if not bool(torch.isfinite(values).all()):
             what = "a patched run gave values that are not finite"
             raise InputError("trace-not-finite", what, where=self.model.name, fix="try dtype float32")
@@ -188,7 +188,7 @@ class _Work:
         return values.double().cpu().numpy().reshape(shape)
 
     def _metric(self, run: Run, answers: Tensor) -> Tensor:
-        return metrics.measure(self.model, self.metric, run.final, answers.to(self.model.device)).cpu()
+        return metrics.measure(self.model, self.metric, run.final[:, -1], answers.to(self.model.device)).cpu()
 
 
 def every_site(component: str, pairs: int, layers: int, units: int, length: int) -> Rows:
