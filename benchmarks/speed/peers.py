@@ -238,7 +238,7 @@ class Patchlight:
         rows = Rows.of(pair, sites * captured.pairs, captured.recipient.shape[1])
         normed = replay(self.model, *captured.kept, rows, memory=MEMORY // 2)
         answers = captured.answers[rows.pair].to(normed.device)
-        return metrics.measure(self.model, "logit_diff", normed, answers).view(captured.pairs, -1).T
+        return metrics.measure(self.model, "logit_diff", normed[:, -1], answers).view(captured.pairs, -1).T
 
 
 PEERS: dict[str, type[Peer]] = {

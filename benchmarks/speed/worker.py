@@ -176,4 +176,4 @@ def _say(answers: TextIO, what: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:5], threads=int(sys.argv[5]))
+    serve(*sys.argv[1:5], int(sys.argv[5]))
