@@ -20,12 +20,14 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.speed.flops import rates
 from benchmarks.speed.models import SHAPES
-from benchmarks.speed.rounds import Machine, Setting, atlas, compare
+from benchmarks.speed.peers import PEERS
+from benchmarks.speed.rounds import OURS, Machine, Setting, atlas, compare, starting
 from benchmarks.speed.table import atlas_markdown, bars, markdown
 from benchmarks.speed.work import WORKLOADS
 
@@ -54,14 +56,19 @@ def main() -> None:
     settings = standard() if asked.standard else [_own(asked)]
     if asked.quick:
         settings = list(dict.fromkeys(setting.quick() for setting in settings))
-    if asked.atlas:
-        print(atlas_markdown(list(atlas(settings[0], machine))))
-        return
-    runs = []
-    for setting in settings:
-        for run in compare(setting, asked.rounds, machine):
-            runs.append(run)
-            print(f"{_line(run)}", flush=True)
+    with starting(machine) as start:
+        if asked.atlas:
+            print(atlas_markdown(list(atlas(settings[0], machine, start))))
+            return
+        runs = []
+        for setting in settings:
+            for run in compare(setting, asked.rounds, machine, start):
+                runs.append(run)
+                print(_line(run), flush=True)
+    _report(runs, asked)
+
+
+def _report(runs: list[dict[str, Any]], asked: argparse.Namespace) -> None:
     table, drawing = markdown(runs), bars(runs, "How many times as long as Patchlight its peers took")
     print(f"\n{table}\n\nProducts, GFLOP/s: {_measured_rates(asked.device)}")
     folder = PUBLISHED if asked.publish else Path("build/speed")
@@ -75,7 +82,8 @@ def main() -> None:
 def _own(asked: argparse.Namespace) -> Setting:
     differing = None if asked.differ == "all" else tuple(int(at) for at in asked.differ.split(","))
     sizes = (asked.model, asked.layers, asked.pairs, asked.tokens, differing)
-    return Setting(*sizes, tuple(asked.workloads), tuple(asked.peers))
+    peers = tuple(dict.fromkeys((*asked.peers, OURS)))
+    return Setting(*sizes, tuple(asked.workloads), peers)
 
 
 def _stretched(positions: tuple[int, ...], tokens: int) -> tuple[int, ...]:
@@ -83,7 +91,7 @@ def _stretched(positions: tuple[int, ...], tokens: int) -> tuple[int, ...]:
     return tuple(tokens - 1 if at == 15 else at * tokens // 16 for at in positions)
 
 
-def _line(run: dict) -> str:
+def _line(run: dict[str, Any]) -> str:
     where = f"{run['model']} {run['pairs']}x{run['tokens']} differ {run['differing'] or 'all'} {run['workload']}"
     return f"{where} round {run['round']} {run['peer']:17s} {run['seconds']:8.2f} s"
 
@@ -121,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument("--tokens", type=int, default=own.tokens)
     work.add_argument("--differ", default="all", help="all, or the positions where the pairs differ, such as 4,9")
     work.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=own.workloads)
-    work.add_argument("--peers", nargs="+", default=own.peers, help="the first one is what differences are taken from")
+    work.add_argument(
+        "--peers", nargs="+", default=own.peers, choices=PEERS, help="differences are taken from the first"
+    )
     return parser
 
 

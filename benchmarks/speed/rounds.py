@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.flops import naive, needed, rates, shape_of
+from transformers import AutoConfig
+
+from benchmarks.speed.flops import Shape, naive, needed, rates, shape_of
 from benchmarks.speed.models import model_folder
 from benchmarks.speed.work import WORKLOADS, Place, Prompts, measured_part, places, random_prompts
 from benchmarks.speed.worker import Worker, python_of
 
 MODELS = Path("build/speed-models")
 OURS = "patchlight"
+Start = Callable[[str, Path], Worker]
 
 
 @dataclass(frozen=True)
@@ -49,53 +53,56 @@ class Machine:
     device: str
 
 
-def compare(setting: Setting, rounds: int, machine: Machine) -> Iterator[dict[str, Any]]:
+@contextmanager
+def starting(machine: Machine) -> Iterator[Start]:
+    """A function that starts a peer with a model, or finds it running; all of them end with the context."""
+    with ExitStack() as stack:
+        yield cache(lambda peer, folder: stack.enter_context(_started(peer, folder, machine)))
+
+
+def compare(setting: Setting, rounds: int, machine: Machine, start: Start) -> Iterator[dict[str, Any]]:
     """A measurement for each workload, round and peer of a setting, as it is made."""
     folder = model_folder(setting.model, setting.layers, MODELS)
-    config = _config(folder)
-    shape = shape_of(config)
+    shape = shape_of(AutoConfig.from_pretrained(folder))
     prompts = random_prompts(setting.pairs, setting.tokens, setting.positions, shape.vocabulary)
-    with ExitStack() as stack:
-        workers = [stack.enter_context(_start(peer, folder, machine)) for peer in setting.peers]
-        for workload in setting.workloads:
-            every = places(workload, shape.layers, shape.heads, setting.tokens)
-            part = measured_part(every, shape.layers, setting.tokens)
-            for worker in workers:
-                worker.ask(prompts.first(), part)  # warms up, not timed
-            size = {
-                "naive_flop": naive(shape, every, setting.pairs, setting.tokens),
-                "needed_flop": needed(shape, every, setting.pairs, setting.tokens, setting.positions),
-            }
-            for number in range(rounds):
-                common = asdict(setting) | size | {"workload": workload, "round": number}
-                common |= {"threads": machine.threads, "device": machine.device, "rates": rates(machine.device)}
-                for measured in _round(workers, prompts, every, part):
-                    yield common | measured
+    workers = [start(peer, folder) for peer in setting.peers]
+    for workload in setting.workloads:
+        every = places(workload, shape.layers, shape.heads, setting.tokens)
+        part = measured_part(every, shape.layers, setting.tokens)
+        for worker in workers:
+            worker.ask(prompts.first(), part)  # warms up, not timed
+        for number in range(rounds):
+            common = _common(setting, machine, shape, every) | {"workload": workload, "round": number}
+            for measured in _round(workers, prompts, every, part):
+                yield common | measured
 
 
-def atlas(setting: Setting, machine: Machine) -> Iterator[dict[str, Any]]:
+def atlas(setting: Setting, machine: Machine, start: Start) -> Iterator[dict[str, Any]]:
     """Patchlight alone: each workload in both directions, with all pairs, once."""
     folder = model_folder(setting.model, setting.layers, MODELS)
-    shape = shape_of(_config(folder))
+    shape = shape_of(AutoConfig.from_pretrained(folder))
     denoise = random_prompts(setting.pairs, setting.tokens, setting.positions, shape.vocabulary)
-    with _start(OURS, folder, machine) as worker:
-        worker.ask(denoise.first(), places("W1", shape.layers, shape.heads, setting.tokens))
-        for workload in setting.workloads:
-            every = places(workload, shape.layers, shape.heads, setting.tokens)
-            for direction, prompts in (("denoise", denoise), ("noise", denoise.reversed())):
-                answer = worker.ask(prompts, every)
-                yield asdict(setting) | {
-                    "peer": OURS,
-                    "workload": workload,
-                    "direction": direction,
-                    "seconds": answer.capture_seconds + answer.replace_seconds,
-                    "peak_mib": answer.peak_mib,
-                    "needed_flop": needed(shape, every, setting.pairs, setting.tokens, setting.positions),
-                    "threads": machine.threads,
-                    "device": machine.device,
-                    "rates": rates(machine.device),
-                    "versions": worker.versions,
-                }
+    worker = start(OURS, folder)
+    worker.ask(denoise.first(), places("W1", shape.layers, shape.heads, setting.tokens))  # warms up
+    for workload in setting.workloads:
+        every = places(workload, shape.layers, shape.heads, setting.tokens)
+        for direction, prompts in (("denoise", denoise), ("noise", denoise.reversed())):
+            common = _common(setting, machine, shape, every) | {"workload": workload, "direction": direction}
+            answer = worker.ask(prompts, every)
+            yield common | {
+                "seconds": answer.capture_seconds + answer.replace_seconds,
+                "peak_mib": answer.peak_mib,
+                "versions": worker.versions,
+            }
+
+
+def _common(setting: Setting, machine: Machine, shape: Shape, every: Sequence[Place]) -> dict[str, Any]:
+    """The setting, its operations, and what the machine can do just now."""
+    operations = {
+        "naive_flop": naive(shape, every, setting.pairs, setting.tokens),
+        "needed_flop": needed(shape, every, setting.pairs, setting.tokens, setting.positions),
+    }
+    return asdict(setting) | asdict(machine) | operations | {"rates": rates(machine.device)}
 
 
 def _round(
@@ -126,14 +133,8 @@ def _largest_difference(values: dict[Place, list[float]], reference: dict[Place,
     return max(abs(one - other) for place in shared for one, other in zip(values[place], reference[place], strict=True))
 
 
-def _start(peer: str, folder: Path, machine: Machine) -> Worker:
+def _started(peer: str, folder: Path, machine: Machine) -> Worker:
     python = python_of(peer)
     if python is None:
         sys.exit(f"{peer} has no environment yet: run `make bench` or `make parity`, which make it")
     return Worker(python, peer, folder, device=machine.device, threads=machine.threads)
-
-
-def _config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder)

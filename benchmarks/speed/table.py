@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from benchmarks.speed.rounds import OURS
 from patchlight.report.svg import Canvas, Drawing
 
-OURS = "patchlight"
 NAMES = {
     "hooks": "plain hooks, a forward a site",
     "hooks_batched": "plain hooks, batched, last logits only",
@@ -107,7 +107,9 @@ def _against(group: Sequence[Run], peer: str) -> str:
 
 
 def _agreement(runs: Sequence[Run]) -> list[str]:
-    lines = [_row(["peer", "versions", "largest difference in logits, from", "peak MiB above the loaded model"])]
+    lines = [
+        _row(["peer", "versions", "largest difference in logits, from", "peak MiB above the loaded model, at most"])
+    ]
     lines.append(_row(["---"] * 4))
     for peer, name in NAMES.items():
         some = [run for run in runs if run["peer"] == peer]
