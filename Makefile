@@ -30,7 +30,7 @@ test: $(VENV)/installed-dev      ## everything CI runs
 parity: $(VENV)/installed-dev $(PEERS_INSTALLED)  ## every cell against TransformerLens and nnsight
 	$(BIN)/python -m pytest tests/parity
 
-bench: $(VENV)/installed $(PEERS_INSTALLED)  ## the speed beside them (about an hour; QUICK=1: a few minutes, published nowhere)
+bench: $(VENV)/installed $(PEERS_INSTALLED)  ## the speed beside them (an hour by estimate; QUICK=1: a few minutes, published nowhere)
 	$(BIN)/python -m benchmarks.speed --standard $(if $(QUICK),--quick --rounds 2,--publish)
 
 validation: $(VENV)/installed-dev  ## the studies behind docs/validation (about half an hour on two cores)

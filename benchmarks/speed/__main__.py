@@ -1,6 +1,6 @@
 """Activation patching in Patchlight and its peers, timed on the same work.
 
-    make bench                                   the standard set, published in docs/validation (about an hour)
+    make bench                                   the standard set, published in docs/validation (an hour by estimate)
     make bench QUICK=1                           the same in small, to see that it runs (a few minutes)
     python -m benchmarks.speed --tokens 32 --differ 8,18 --workloads W1 --peers hooks_batched patchlight
     python -m benchmarks.speed --atlas --pairs 200 --differ 4,9

@@ -7,10 +7,10 @@ and torch are imported at the top: each peer lives in its own environment.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -49,7 +49,10 @@ class Captured:
 
 
 class Peer(Protocol):
-    """A library with a model loaded. `a_forward_each`: every place costs one whole forward, whichever it is."""
+    """A library with the model of a folder loaded (a path from the root: some take others for names on the hub).
+
+    `a_forward_each`: every place costs one whole forward, whichever it is.
+    """
 
     a_forward_each: bool
 
@@ -118,8 +121,7 @@ class TransformerLens:
     def __init__(self, folder: str, device: str, dtype: torch.dtype) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
-        path = os.path.abspath(folder)  # noqa: PTH100 -- a hub name unless it looks like a path
-        self.model = TransformerBridge.boot_transformers(path, device=device, dtype=dtype).eval()
+        self.model = TransformerBridge.boot_transformers(folder, device=device, dtype=dtype).eval()
         self.device = device
 
     def capture(self, prompts: Prompts, components: Collection[str]) -> Captured:
@@ -127,8 +129,6 @@ class TransformerLens:
         return Captured(donor, recipient, answers, self.model.run_with_cache(donor)[1])
 
     def replace(self, captured: Captured, places: Sequence[Place]) -> Tensor:
-        from itertools import groupby
-
         by_component = groupby(places, key=lambda place: place.component)
         return torch.cat([self._component(captured, name, list(some)) for name, some in by_component])
 
@@ -165,9 +165,8 @@ class NNsight:
     def __init__(self, folder: str, device: str, dtype: torch.dtype) -> None:
         from nnsight.modeling.transformers import TransformersModel
 
-        path = os.path.abspath(folder)  # noqa: PTH100 -- a hub name unless it looks like a path
         self.load = lambda attention: TransformersModel(
-            path, task="text-generation", dispatch=True, attn_implementation=attention, dtype=dtype
+            folder, task="text-generation", dispatch=True, attn_implementation=attention, dtype=dtype
         ).to(device)
         self.model, self.device, self.attention = self.load("sdpa"), device, "sdpa"
 

@@ -68,18 +68,20 @@ def bars(runs: Sequence[Run], label: str) -> Drawing:
     groups = [group for group in _groups(runs) if _key(group[0])[:-1] == _key(runs[0])[:-1]]
     found = [(group, [(peer, ratios(group, peer)) for peer in NAMES if ratios(group, peer)]) for group in groups]
     longest = max(max(each) for _, some in found for _, each in some)
-    canvas = Canvas(LEFT + SCALE + 90, sum(30 + len(some) * (BAR + 6) for _, some in found), label)
+    width, height = LEFT + SCALE + 90, sum(30 + len(some) * (BAR + 6) for _, some in found)
+    canvas = Canvas(width, height, label)
+    canvas.box((0, 0), width, height, fill="#ffffff")  # an image on a page knows nothing of the page's colours
     y = 0.0
     for group, some in found:
         canvas.text((0, y + 14), f"{group[0]['workload']}: times as long as Patchlight (median; line: all rounds)")
         y += 22
         for peer, each in some:
-            width = SCALE * statistics.median(each) / longest
+            end = LEFT + SCALE * statistics.median(each) / longest
             canvas.text((LEFT - 8, y + 12), NAMES[peer], text_anchor="end")
-            canvas.box((LEFT, y), width, BAR, f"{statistics.median(each):.2f}", fill=COLOURS[peer])
+            canvas.box((LEFT, y), end - LEFT, BAR, f"{statistics.median(each):.2f}", fill=COLOURS[peer])
             ends = [(LEFT + SCALE * value / longest, y + BAR / 2) for value in (min(each), max(each))]
             canvas.line(ends, stroke_width=1.5)
-            canvas.text((max(LEFT + width, ends[1][0]) + 6, y + 12), f"{statistics.median(each):.1f}x")
+            canvas.text((max(end, ends[1][0]) + 6, y + 12), f"{statistics.median(each):.1f}x")
             y += BAR + 6
         y += 8
     return canvas.done()
@@ -90,8 +92,6 @@ def _cells(group: Sequence[Run], peers: Iterable[str]) -> list[str]:
     differing = [_name(first), f"{first['pairs']} x {first['tokens']}", _differing(first), first["workload"]]
     times = [_against(group, peer) for peer in peers]
     size = f"{first['needed_flop'] / 1e12:.3g} of {first['naive_flop'] / 1e12:.3g}"
-    if not ours:
-        return [*differing, *times, "", size, ""]
     own = f"{_median(ours, 'seconds'):.2f} s"
     return [*differing, *times, own, size, f"{statistics.median(share(run) for run in ours):.0%}"]
 
@@ -100,10 +100,7 @@ def _against(group: Sequence[Run], peer: str) -> str:
     runs, each = [run for run in group if run["peer"] == peer], ratios(group, peer)
     if not runs:
         return ""
-    seconds = f"{_median(runs, 'seconds'):.3g} s"
-    if not each:
-        return seconds
-    return f"{seconds}, **{statistics.median(each):.1f}x** ({min(each):.1f}-{max(each):.1f})"
+    return f"{_median(runs, 'seconds'):.3g} s, **{statistics.median(each):.1f}x** ({min(each):.1f}-{max(each):.1f})"
 
 
 def _agreement(runs: Sequence[Run]) -> list[str]:

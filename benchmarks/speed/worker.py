@@ -56,7 +56,7 @@ class Worker:
     ) -> None:
         self.peer = peer
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed with the process
-        command = [python, "-m", "benchmarks.speed.worker", peer, str(folder), device, dtype, str(threads)]
+        command = [python, "-m", "benchmarks.speed.worker", peer, str(folder.resolve()), device, dtype, str(threads)]
         quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
             command,
