@@ -20,6 +20,7 @@ from transformers import (
 from patchlight.errors import InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.families import FAMILIES, Family
+from patchlight.model.load import random_init
 
 logging.set_verbosity_error()
 
@@ -90,6 +91,7 @@ def test_an_unknown_family_says_how_to_add_it():
 
 def test_a_family_is_registered_or_given_without_touching_the_package(monkeypatch):
     given = make("cwm", **CWM, family=FAMILIES["llama"])
+    assert random_init(given, 0).family == given.family
     monkeypatch.setitem(FAMILIES, "cwm", FAMILIES["llama"])
     assert make("cwm", **CWM).family == given.family
     assert given.n_layers == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -20,11 +21,14 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from accelerate import dispatch_model
 
 from patchlight.errors import EnvironmentProblem, InputError, PatchlightError
 from patchlight.model.anatomy import Model
 from patchlight.model.load import load_model, random_init, save_model
 from patchlight.model.scratch import new_gpt2, train_tokenizer
+from patchlight.records import Pair
+from patchlight.trace.sweep import sweep
 
 torch.set_num_threads(1)
 
@@ -246,6 +250,18 @@ def test_a_spread_model_gives_the_same_logits(folder: Path, device_map: object) 
     assert model.device == torch.device("cpu")
 
 
+def test_sweeps_pass_through_the_hooks_of_a_spread_model(folder: Path) -> None:
+    """With one device there is nothing to move, but accelerate can be made to wrap every forward all the same."""
+    pair = Pair(clean="The drug of", corrupted="The drum of", correct="s", wrong="n")
+    model = load_model(folder, dtype="float64")
+    spread = dispatch_model(copy.deepcopy(model.hf), {**SPREAD, "lm_head": "cpu"}, main_device="cpu", force_hooks=True)
+    assert hasattr(spread.transformer.h, "_hf_hook")
+    for component in ("resid_pre", "head_out", "mlp_out", "v"):
+        expected = sweep(model, [pair], component=component).values
+        found = sweep(Model(spread, model.tokenizer, "spread"), [pair], component=component).values
+        numpy.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -326,6 +342,11 @@ def test_a_gguf_file_that_is_none_or_cut_short_is_refused(gguf_file: Path, tmp_p
     for length in (4, 12, 40, 200, 2000, len(whole) // 2, len(whole) - 50):
         place.write_bytes(whole[:length])
         assert refusal(place).code == "model-gguf", length
+
+
+def test_an_adapter_beside_a_gguf_file_is_not_laid_over_it(gguf_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert refusal(shutil.copy(gguf_file, tmp_path / "tiny.gguf")).code == "model-adapter-stacked"
 
 
 def test_a_package_is_read_and_never_imported(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ LLAMA = SMALL | {
     "num_key_value_heads": 2,
     "max_position_embeddings": 32,
 }
+MANY = {name: value for name, value in LLAMA.items() if name != "num_key_value_heads"}  # as many as query heads
 WINDOW = {"sliding_window": 3}
 SCALED_QUERIES = {
     "rope_type": "default",
@@ -37,17 +38,17 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_bigcode": ("gpt_bigcode", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
     "gpt_neo": (
         "gpt_neo",
-        LLAMA | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 3},
+        MANY | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 3},
     ),
     "codegen": ("codegen", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "rotary_dim": 4}),
     "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
-    "gpt_neox": ("gpt_neox", LLAMA),
-    "gpt_neox-serial": ("gpt_neox", LLAMA | {"use_parallel_residual": False}),
-    "opt": ("opt", LLAMA | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
-    "biogpt": ("biogpt", LLAMA),
+    "gpt_neox": ("gpt_neox", MANY),
+    "gpt_neox-serial": ("gpt_neox", MANY | {"use_parallel_residual": False}),
+    "opt": ("opt", MANY | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
+    "biogpt": ("biogpt", MANY),
     "bloom": ("bloom", SMALL | {"hidden_size": 16, "n_layer": 2, "n_head": 4}),
     "falcon": ("falcon", LLAMA | {"new_decoder_architecture": True, "num_kv_heads": 2}),
-    "falcon-alibi": ("falcon", LLAMA | {"alibi": True, "parallel_attn": False, "multi_query": False}),
+    "falcon-alibi": ("falcon", MANY | {"alibi": True, "parallel_attn": False, "multi_query": False}),
     "falcon-7b": ("falcon", LLAMA | {"multi_query": True}),
     "mpt": ("mpt", SMALL | {"d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32}),
     "llama": ("llama", LLAMA),
@@ -349,6 +350,80 @@ def weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def written_out() -> Callable[..., np.ndarray]:
     return attention_written_out
+
+
+def projection(model: Model, layer: int, component: str, unit: int) -> tuple[Any, slice] | None:
+    """The linear layer that makes a head's queries, keys or values (before any rotation), and its part of the output.
+
+    Every rotation and norm behind it works position by position, so that to replace one is to replace the other.
+    """
+    kind, block, width = model.config.model_type, blocks(model)[layer], model.head_dim
+    groups = model.n_heads // model.n_kv_heads
+    attention = next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+    attention = getattr(attention, "attention", attention)
+    index = "qkv".index(component)
+    if kind in ("olmo2", "olmo3", "olmoe") and component != "v":
+        return None  # a norm over all heads stands between
+    if hasattr(attention, f"{component}_proj"):
+        return getattr(attention, f"{component}_proj"), slice(unit * width, (unit + 1) * width)
+    kind = model.config.model_type
+    fused = next(
+        (
+            getattr(attention, name)
+            for name in ("c_attn", "qkv_proj", "Wqkv", "query_key_value")
+            if hasattr(attention, name)
+        ),
+        None,
+    )
+    if kind in ("gpt2", "phi3", "mpt"):
+        at = (0, model.n_heads, model.n_heads + model.n_kv_heads)[index] + unit
+    elif kind in ("gpt_neox", "bloom", "falcon"):
+        kv, query = divmod(unit, groups) if component == "q" else (unit, groups + index - 1)
+        at = kv * (groups + 2) + query
+    else:
+        return None
+    return fused, slice(at * width, (at + 1) * width)
+
+
+@pytest.fixture(scope="session")
+def projected() -> Callable[..., np.ndarray | None]:
+    """Each head and position of q, k or v replaced by a plain hook on the projection that makes it."""
+
+    def values(model: Model, donor: list[int], recipient: list[int], component: str) -> np.ndarray | None:
+        units = model.n_heads if component == "q" else model.n_kv_heads
+        found = np.empty((len(blocks(model)), units, len(donor)))
+        for layer, unit in np.ndindex(found.shape[:2]):
+            place = projection(model, layer, component, unit)
+            if place is None:
+                return None
+            given = output_of(model, place[0], donor)
+            found[layer, unit] = [
+                with_output(model, place[0], recipient, at, given, place[1]) for at in range(len(donor))
+            ]
+        return found
+
+    return values
+
+
+def output_of(model: Model, module: Any, ids: list[int]) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    handle = hook(module, "out", lambda tensor: seen.append(one(tensor).detach().clone()))
+    logit_diff(model, ids)
+    handle.remove()
+    return seen[0]
+
+
+def with_output(model: Model, module: Any, ids: list[int], position: int, given: torch.Tensor, part: slice) -> float:
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        one(tensor)[position, part] = given[position, part]
+        return tensor
+
+    handle = hook(module, "out", edit)
+    try:
+        return logit_diff(model, ids)
+    finally:
+        handle.remove()
 
 
 @pytest.fixture

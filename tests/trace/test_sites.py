@@ -278,7 +278,7 @@ CLEAN, CORRUPTED = [3, 14, 15, 9], [3, 34, 15, 9]
 def distance(model, sites: list[Site], clean: list[int], corrupted: list[int]) -> float:
     """How far the run with all sites replaced ends from the donor's run."""
     kept = {site.component for site in sites} - {"embed", "resid_pre", "resid_post"}
-    inside = {"k", "v"} if model.family.interface else set()
+    inside = {"k", "v"}
     recipient = capture(model, torch.tensor([corrupted]), inside | {"attn_out", "mlp_out"})
     donor = capture(model, torch.tensor([clean]), kept)
     patched = replay(model, recipient, donor, Rows.of([0], [sites], len(clean)), memory=1 << 20)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from patchlight.errors import EnvironmentProblem, InputError
-from patchlight.model.families import FAMILIES, Family
+from patchlight.model.families import FAMILIES, Family, two_sided
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -208,8 +208,7 @@ def _listed(value: Any) -> Any:
 
 def _refuse(hf: PreTrainedModel, name: str) -> None:
     """Raises the error of a model that cannot be patched exactly, whatever its family."""
-    bidirectional = getattr(hf.config, "is_encoder_decoder", False) or not getattr(hf.config, "is_decoder", True)
-    if bidirectional or hf.get_output_embeddings() is None:
+    if two_sided(hf.config) or hf.get_output_embeddings() is None:
         what = f"{type(hf).__name__} is not a causal language model with one decoder"
         raise InputError("model-not-causal", what, where=name, fix="choose a decoder such as GPT-2 or Llama")
     if getattr(hf, "quantization_method", None) is not None or getattr(hf, "is_quantized", False):

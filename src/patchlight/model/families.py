@@ -8,6 +8,7 @@ is right, or says which identity fails.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -175,3 +176,12 @@ FAMILIES: dict[str, Family] = {
         EXPERTS, mlp_out="block_sparse_moe", residual_scale="residual_multiplier", logit_divisor="logits_scaling"
     ),
 }
+
+
+def two_sided(config: Any) -> bool:
+    """Whether a model of this configuration sees later tokens too: an encoder, or an encoder with a decoder.
+
+    GPT-NeoX leaves `is_decoder` false, as encoders do: of types in the table it says nothing.
+    """
+    encoder = not getattr(config, "is_decoder", True) and config.model_type not in FAMILIES
+    return encoder or bool(getattr(config, "is_encoder_decoder", False))

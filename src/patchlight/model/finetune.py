@@ -290,7 +290,7 @@ def _finish(model: Model, state: dict[str, Any], folder: Path, before: float) ->
     best = folder / "checkpoints" / f"checkpoint-{state['best_global_step']}"
     hf = type(model.hf).from_pretrained(best, dtype=torch.float32)
     shutil.rmtree(folder / "model", ignore_errors=True)  # from a kill just after it was written
-    save_model(Model(hf, model.tokenizer, model.name), folder / "model")
+    save_model(Model(hf, model.tokenizer, model.name, model.family), folder / "model")
     record = {
         "best_step": state["best_global_step"],
         "best_validation_loss": state["best_metric"],
@@ -315,7 +315,7 @@ def _curve(history: Sequence[dict[str, float]], before: float) -> list[CurvePoin
 def _read_training(folder: Path, model: Model, seconds: float) -> Training:
     record = json.loads((folder / "training.json").read_text())
     curve = tuple(CurvePoint(**point) for point in record.pop("curve"))
-    trained = load_model(folder / "model", device=str(model.hf.device))
+    trained = load_model(folder / "model", device=str(model.hf.device), family=model.family)
     return Training(model=trained, curve=curve, seconds=seconds, **record)
 
 

@@ -23,7 +23,7 @@ from patchlight.errors import EnvironmentProblem, InputError
 from patchlight.model.adapter import find_model, is_adapter, with_adapter
 from patchlight.model.anatomy import Model
 from patchlight.model.devices import DeviceMap, check_map, number_format, usable_device
-from patchlight.model.families import Family
+from patchlight.model.families import Family, two_sided
 from patchlight.model.source import PICKLES, first_line, pickle_refused, quiet
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
@@ -71,7 +71,7 @@ def random_init(model: Model, seed: int) -> Model:
         torch.manual_seed(seed)
         hf = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     hf = hf.to(device=model.hf.device, dtype=model.hf.dtype).requires_grad_(False).eval()
-    return Model(hf, model.tokenizer, f"{model.name} at random init, seed {seed}")
+    return Model(hf, model.tokenizer, f"{model.name} at random init, seed {seed}", model.family)
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -153,6 +153,7 @@ def _read_gguf(file: Path, placed: dict[str, Any]) -> tuple[Any, Any]:
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise InputError("model-not-gguf", "this is not a GGUF file", where=str(file), fix="download it again")
+    _refuse_stacked(file.parent)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the reader draws a bar that no setting reaches
             hf, loading = transformers.AutoModelForCausalLM.from_pretrained(
@@ -195,13 +196,7 @@ def _read_tokenizer(folder: Path) -> Any:
 
 def _check_files(folder: Path) -> None:
     names = {file.name for file in folder.iterdir()}
-    if is_adapter(folder):
-        raise InputError(
-            "model-adapter-stacked",
-            "this folder holds an adapter, where a whole model is needed",
-            where=str(folder),
-            fix="merge it into its base model with peft, save the result and name that",
-        )
+    _refuse_stacked(folder)
     if "config.json" not in names:
         raise InputError(
             "model-config-missing",
@@ -221,13 +216,23 @@ def _check_files(folder: Path) -> None:
         )
 
 
+def _refuse_stacked(folder: Path) -> None:
+    """Transformers would lay an adapter that it finds in a model's folder over the model without a word."""
+    if is_adapter(folder):
+        raise InputError(
+            "model-adapter-stacked",
+            "this folder holds an adapter, where a whole model is needed",
+            where=str(folder),
+            fix="merge it into its base model with peft, save the result and name that",
+        )
+
+
 def _check_config(config: Any, folder: Path) -> None:
     """Refuses what does not predict the next token from the left, and weights that are rounded to a few bits."""
     named = list(getattr(config, "architectures", None) or [])
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     unknown = config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    two_sided = config.is_encoder_decoder or not getattr(config, "is_decoder", True)
-    if unknown or two_sided or (named and not causal.intersection(named)):
+    if unknown or two_sided(config) or (named and not causal.intersection(named)):
         raise InputError(
             "model-not-causal",
             f"{named[0] if named else config.model_type} is not a causal language model",

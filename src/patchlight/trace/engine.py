@@ -4,7 +4,8 @@ One pass over the layers serves many rows. A row enters at its first patched lay
 patched one on; the rest of its state is the recipient's. The tokens of all rows lie end to end, without padding, and
 go through the stock Hugging Face blocks; attention gets the recipient's keys and values of the earlier positions. In
 the layer where a row enters, queries, keys and values are computed for what is new alone; in the last layer only the
-positions that are read are queries. Families whose attention cannot be reached run whole prompts instead.
+positions that are read are queries. Families whose attention cannot be reached get the recipient's keys and values
+as a cache, one start a call.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import torch
 
 from patchlight.trace.capture import Run
 from patchlight.trace.held import Held, New
-from patchlight.trace.hooks import at_positions, attention, hooked, whole_arguments
+from patchlight.trace.hooks import at_positions, attention, hooked
 from patchlight.trace.kernels import Projections, faster
+from patchlight.trace.past import ARGUMENT, Past, suffix_arguments
 from patchlight.trace.patches import ABSENT, Patches
 from patchlight.trace.pieces import KEPT, RUN, TAKEN, Piece, by_row, chunks, groups
 from patchlight.trace.plan import Plan
@@ -41,6 +43,7 @@ def replay(
     *,
     memory: int,
     differs: Bool[Tensor, "pair position"] | None = None,
+    products: str = "exact",
     on_pass: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "row step width"]:
     """The normed stream at the recipient's read positions after the replacements of each row, taken from `donor`.
@@ -54,7 +57,7 @@ def replay(
     differs = recipient.ids != donor.ids if differs is None else differs
     working = rows.working(differs, model.n_layers, recipient.read)
     live = working.live
-    with faster(model) as projections:
+    with faster(model, products) as projections:
         for part in _passes(working.take(live), recipient, model, memory):
             one = _Pass(model, recipient, donor, working.take(live[part]), projections)
             result[live[part].to(model.device)] = one.run()
@@ -68,7 +71,7 @@ def needed(component: str, model: Model) -> tuple[set[str], set[str]]:
 
     The engine gives the same values whatever else the recipient's run holds, with more work.
     """
-    recipient = {"q", "k", "v"} if model.family.interface else set()
+    recipient = {"q", "k", "v"} if model.family.interface else {"k", "v"}
     if component == "mlp_out" or (component == "attn_out" and model.parallel):
         recipient.add(component)  # enters by its difference
     elif component in ("head_out", "attn_out", "resid_mid", "mlp_hidden"):
@@ -81,8 +84,6 @@ def _passes(rows: Rows, recipient: Run, model: Model, memory: int) -> Iterator[I
     """Cuts rows, in order, so that the tokens of each part fit."""
     per_token = model.width * recipient.final.element_size() * 3 // 2  # the stream, and vectors on their way in
     size = recipient.length - rows.first(rows.position)
-    if not model.family.interface:
-        size = torch.full_like(size, recipient.length)
     part = (size.cumsum(0) - 1) // max(recipient.length, memory // per_token)
     for number in part.unique():
         yield (part == number).nonzero().squeeze(1)
@@ -125,7 +126,7 @@ class _Pass:
         at_end = self.patches.of("resid_pre", self.model.n_layers)
         self._finish(*self.patches.mark(at_end), self.patches.given("resid_pre", self.model.n_layers, at_end))
         self.patches.require_applied()
-        return self.model.normed(self.final)
+        return self.model.normed(self.final).to(self.final.device)
 
     def _nothing(self) -> New:
         return New(self.rows.pair[:0], self.final[:0, 0], len(self.rows.pair))
@@ -144,8 +145,7 @@ class _Pass:
         self._refresh()
         for piece, after in self._through(self.held.pieces(layer)):
             if last:
-                steps = min(self.read, piece.size)
-                self.final[piece.rows, self.read - steps :] = after[:, -steps:]
+                self.final[piece.rows, self.read - piece.size :] = after
             else:
                 piece.stream.copy_(after)
         self.new = self._leaving()
@@ -218,9 +218,9 @@ class _Pass:
 
     def _through(self, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Float[Tensor, "row position width"]]]:
         """Each piece, in parts, with its stream after the layer; in the last one only of what is read."""
-        last = self.packed and self.layer == self.model.n_layers - 1
+        last = self.layer == self.model.n_layers - 1
         for chunk in chunks([piece for piece in pieces if piece.feed == RUN], together=self.packed):
-            yield from self._call(self._for_the_end(chunk) if last else chunk, project=not last)
+            yield from self._call(self._for_the_end(chunk) if last else chunk, project=not (last and self.packed))
         for chunk in chunks([piece for piece in pieces if piece.feed != RUN], together=True):
             given = [piece.end(self.read) for piece in chunk] if last else chunk
             yield from self._call(
@@ -238,7 +238,7 @@ class _Pass:
             self.projections.on = True
         sizes = [piece.tokens for piece in chunk]
         for piece, after in zip(chunk, output.split(sizes), strict=True):
-            yield piece, after.view(len(piece.rows), -1, self.model.width)[:, -piece.size :]
+            yield piece, after.view(len(piece.rows), piece.size, self.model.width)
 
     def _place(self, chunk: list[Piece]) -> None:
         self.chunk = chunk
@@ -250,19 +250,26 @@ class _Pass:
             offset += piece.tokens
 
     def _block(self) -> Float[Tensor, "token width"]:
+        recorded = self.recipient.arguments[self.layer]
         if self.packed:
             positions = torch.cat([piece.positions for piece in self.chunk])
-            arguments = at_positions(self.recipient.arguments[self.layer], self.length, positions)
-            stream = self.flat.unsqueeze(0)
+            arguments, stream = at_positions(recorded, self.length, positions), self.flat.unsqueeze(0)
         else:
-            arguments = whole_arguments(self.model, len(self.chunk[0].rows), self.length)
-            stream = self.flat.view(-1, self.length, self.model.width)
+            (piece,) = self.chunk
+            arguments = suffix_arguments(
+                self.model, recorded, self.length, slice(piece.start, piece.stop), len(piece.rows)
+            )
+            arguments[ARGUMENT] = Past(self._see, self.model.n_kv_heads)
+            stream = piece.stream
         output = self.model.layers[self.layer](stream, **arguments)
         after: Tensor = output[0] if isinstance(output, tuple) else output
-        return after.reshape(-1, self.model.width)
+        return after.reshape(-1, self.model.width).to(self.flat.device)
 
     def _projected(self, chunk: list[Piece]) -> list[Tensor]:
-        """Queries, keys and values `[1, head, token, head_dim]` of the tokens of a call, and nothing behind them."""
+        """Queries (where they are seen), keys and values of the tokens of a call, and nothing behind them.
+
+        `[1, head, token, head_dim]`, or by way of a cache `[row, head, position, head_dim]`.
+        """
         self._place(chunk)
         self.stash = []
         with suppress(_Enough):
@@ -274,25 +281,27 @@ class _Pass:
 
     def _for_the_end(self, chunk: list[Piece]) -> list[Piece]:
         """Only the positions that are read, as queries to all keys and values: nothing reads the others later."""
-        q, k, v = self._projected(chunk)
+        projected = self._projected(chunk)
         ends, offset = [], 0
         for piece in chunk:
             tokens = slice(offset, offset + piece.tokens)
             offset = tokens.stop
             end = piece.end(self.read)
-            queries = by_row(q, tokens, len(piece.rows))[:, :, -end.size :]
-            ends.append(replace(end, inside=(queries, *self._with_earlier(piece, k, v, tokens)), feed=KEPT))
+            *queries, k, v = (self._by_row(tensor, tokens, piece) for tensor in projected)
+            inside = (*(q[:, :, -end.size :] for q in queries), *self._with_earlier(piece, k, v))
+            ends.append(replace(end, inside=inside, feed=KEPT))
         return ends
 
-    def _with_earlier(self, piece: Piece, k: Tensor, v: Tensor, tokens: slice) -> tuple[Tensor, Tensor]:
+    def _by_row(self, tensor: Tensor, tokens: slice, piece: Piece) -> Float[Tensor, "row head position head_dim"]:
+        return by_row(tensor, tokens, len(piece.rows)) if self.packed else tensor
+
+    def _with_earlier(self, piece: Piece, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a piece's rows, with the recipient's of the positions before."""
-        own = by_row(k, tokens, len(piece.rows)), by_row(v, tokens, len(piece.rows))
         if piece.start == 0:
-            return own
+            return k, v
         pair = self.rows.pair[piece.rows]
-        before = (self.recipient.sites[name][self.layer][pair, :, : piece.start] for name in "kv")
-        earlier_k, earlier_v = before
-        return torch.cat([earlier_k, own[0]], dim=2), torch.cat([earlier_v, own[1]], dim=2)
+        before = [self.recipient.sites[name][self.layer][pair, :, : piece.start].to(k.device) for name in "kv"]
+        return torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
 
     def _kept(self, piece: Piece) -> Piece:
         """The piece with the recipient's queries, keys and values, the new ones among them."""
@@ -321,17 +330,33 @@ class _Pass:
         if self.stash is not None:
             self.stash.extend((q, k, v))
             raise _Enough
-        mask = self.recipient.arguments[self.layer]["attention_mask"][:1]
+        mask = self.recipient.arguments[self.layer]["attention_mask"][:1].to(q.device)
         outputs, offset = [], 0
         for piece in self.chunk:
             tokens = slice(offset, offset + piece.tokens)
             offset = tokens.stop
             if piece.feed == TAKEN:
-                outputs.append(piece.inside[0].flatten(0, 1).unflatten(-1, (q.shape[1], -1)))
+                outputs.append(piece.inside[0].to(q.device).flatten(0, 1).unflatten(-1, (q.shape[1], -1)))
                 continue
-            inside = piece.inside or (by_row(q, tokens, len(piece.rows)), *self._with_earlier(piece, k, v, tokens))
+            inside = piece.inside
+            if inside:
+                inside = tuple(tensor.to(q.device) for tensor in inside)
+            else:
+                queries, keys, values = (by_row(tensor, tokens, len(piece.rows)) for tensor in (q, k, v))
+                inside = (queries, *self._with_earlier(piece, keys, values))
             outputs.append(self._mixed(stock, module, piece, inside, mask, rest))
         return torch.cat(outputs).unsqueeze(0), None
+
+    def _see(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of the one piece of a call, by way of a cache."""
+        if self.stash is not None:
+            self.stash.extend((keys, values))
+            raise _Enough
+        (piece,) = self.chunk
+        keys, values = piece.inside or self._with_earlier(piece, keys, values)
+        self.patches.edit_heads("k", self.layer, keys, piece.rows, 0)
+        self.patches.edit_heads("v", self.layer, values, piece.rows, 0)
+        return keys, values
 
     def _mixed(
         self, stock: Any, module: Any, piece: Piece, inside: tuple[Tensor, ...], mask: Tensor, rest: dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -145,22 +145,3 @@ def at_positions(arguments: dict[str, Any], length: int, positions: Tensor) -> d
         return value[positions] if value.shape == (length,) else value
 
     return {name: None if name == "attention_mask" else take(value) for name, value in arguments.items()}
-
-
-class _Entered(Exception):
-    pass
-
-
-def whole_arguments(model: Model, count: int, length: int) -> dict[str, Any]:
-    """What the model gives its blocks beside the stream, for `count` whole prompts of `length` tokens."""
-    found: dict[str, Any] = {}
-
-    def stop(_: Tensor, arguments: dict[str, Any]) -> None:
-        found.update(arguments)
-        raise _Entered
-
-    with observed(model.layers[0], stop), suppress(_Entered):
-        model.hf.base_model(
-            input_ids=torch.zeros(count, length, dtype=torch.long, device=model.device), use_cache=False
-        )
-    return found

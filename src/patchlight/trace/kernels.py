@@ -2,7 +2,7 @@
 
 On a processor, float32 weights are packed once for oneDNN, and the activation behind a product is made part of it.
 The packed product is a private operation of torch: where it is gone, and for other devices and number formats, the
-stock modules run.
+stock modules run. For orientation the products can be computed in bfloat16, the stream between them in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn.functional import gelu
 from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
+
+from patchlight.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,22 +49,35 @@ class Packed:
 
 
 class Projections:
-    """A switch: while it is off, the projections in front of attention give zeros and cost nothing."""
+    """A switch: while it is off, the projections in front of attention give anything, at no cost."""
 
     def __init__(self) -> None:
         self.on = True
 
 
-_packed: WeakKeyDictionary[nn.Module, Packed] = WeakKeyDictionary()
+PRODUCTS = {"exact": torch.float32, "bfloat16": torch.bfloat16}
+Weights = WeakKeyDictionary[nn.Module, Packed]
+_weights: dict[torch.dtype, Weights] = {dtype: WeakKeyDictionary() for dtype in PRODUCTS.values()}
+
+
+def check_products(model: Model, products: str) -> None:
+    """Raises InputError for an unknown way to compute products, and where bfloat16 ones cannot be had."""
+    if products not in PRODUCTS:
+        fix = f"choose one of: {', '.join(PRODUCTS)}"
+        raise InputError("trace-unknown-products", f"no products {products!r}", fix=fix)
+    if products != "exact" and not (model.dtype == torch.float32 and _packable(next(model.layers[0].parameters()))):
+        what = f"{products} products need a float32 model on a processor, this one is {model.dtype} on {model.device}"
+        fix = f"load the model with dtype='{products}' instead"
+        raise InputError("trace-no-products", what, where=model.name, fix=fix)
 
 
 @contextmanager
-def faster(model: Model) -> Iterator[Projections]:
+def faster(model: Model, products: str = "exact") -> Iterator[Projections]:
     """Within it, the blocks of the model compute what they always do, with packed weights where there are such."""
     switch = Projections()
     with ExitStack() as stack:
         for layer, block in enumerate(model.layers):
-            stand_ins = _stand_ins(block)
+            stand_ins = _stand_ins(block, PRODUCTS[products])
             for module in _projections(model, layer):
                 stand_ins[module] = _switched(switch, stand_ins.get(module, module.forward), _width(module))
             for module, forward in stand_ins.items():
@@ -82,20 +97,20 @@ def _width(module: Any) -> int:
     return int(module.nf if isinstance(module, Conv1D) else module.out_features)
 
 
-def _stand_ins(block: nn.Module) -> dict[nn.Module, Forward]:
+def _stand_ins(block: nn.Module, dtype: torch.dtype) -> dict[nn.Module, Forward]:
     """A faster way to compute what each of these modules of a block computes."""
     found: dict[nn.Module, Forward] = {}
+    weights = _weights[dtype]
     for module in block.modules():
         if "forward" in vars(module):  # somebody else's stand-in, which moves weights between devices
             continue
         if isinstance(module, NewGELUActivation):
             found[module] = lambda stream: gelu(stream, approximate="tanh")
         elif type(module) in (nn.Linear, Conv1D) and _packable(module.weight):
-            _pack(module)
-            found[module] = _product(module)
+            found[module] = _product(module, _pack(module, weights, dtype), dtype)
     for module in block.modules():
         if module is not block:
-            found.update(_fused(module, found))
+            found.update(_fused(module, found, weights, dtype))
     return found
 
 
@@ -109,42 +124,52 @@ def _packable(weight: Any) -> bool:
     )
 
 
-def _pack(module: Any) -> None:
-    """Packs the weight of this module, unless it is what was packed before."""
+def _pack(module: Any, weights: Weights, dtype: torch.dtype) -> Packed:
+    """The packed weight of this module: made now, unless the weight is what was packed before."""
     weight = (module.weight.t() if isinstance(module, Conv1D) else module.weight).detach()
     # A value for each row, by which a weight that was changed in place is told from what was packed.
     mark = torch.mv(weight, torch.linspace(0.5, 1.5, weight.shape[1]))
-    known = _packed.get(module)
+    known = weights.get(module)
     if known is None or not torch.equal(known.mark, mark):
-        _packed[module] = Packed(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None), mark)
+        ordered = weight.to(dtype).contiguous()
+        known = weights[module] = Packed(torch.ops.mkldnn._reorder_linear_weight(ordered, None), mark)
+    return known
 
 
-def _product(module: Any, activation: tuple[str, str] = NONE) -> Forward:
-    packed, (name, algorithm) = _packed[module].weight, activation
+def _product(module: Any, packed: Packed, dtype: torch.dtype, activation: tuple[str, str] = NONE) -> Forward:
+    weight, (name, algorithm) = packed.weight, activation
 
     def product(stream: Tensor) -> Tensor:
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(stream, packed, module.bias, name, [], algorithm)
-        return result
+        bias = None if module.bias is None else module.bias.to(dtype)
+        result = torch.ops.mkldnn._linear_pointwise(stream.to(dtype), weight, bias, name, [], algorithm)
+        return result.to(stream.dtype)  # type: ignore[no-any-return]
 
     return product
 
 
-def _fused(module: nn.Module, found: dict[nn.Module, Forward]) -> dict[nn.Module, Forward]:
+def _fused(
+    mlp: nn.Module, found: dict[nn.Module, Forward], weights: Weights, dtype: torch.dtype
+) -> dict[nn.Module, Forward]:
     """The activation of an MLP as part of the product in front of it, where that gives what the MLP gives."""
-    children = list(module.children())
+    children = list(mlp.children())
     activations = [child for child in children if type(child) in ACTIVATIONS and "forward" not in vars(child)]
-    linear = [child for child in children if child in _packed and child in found]
+    linear = [child for child in children if child in weights and child in found]
     if len(activations) != 1 or not linear:
         return {}
     name = ACTIVATIONS[type(activations[0])]
     for child in linear:
-        stand_ins: dict[nn.Module, Forward] = {child: _product(child, name), activations[0]: nn.Identity().forward}
-        if _packed[child].activation == name or _same(module, _width_in(child), stand_ins):
-            _packed[child].activation = name
-            return stand_ins
+        packed, passing = weights[child], {activations[0]: nn.Identity().forward}
+        if packed.activation != name:
+            exact = _pack(child, _weights[torch.float32], torch.float32)
+            tried = {child: _product(child, exact, torch.float32, name), **passing}
+            if not _same(mlp, _width_in(child), tried):
+                continue
+            packed.activation = name
+        return {child: _product(child, packed, dtype, name), **passing}
     return {}
 
 
+@torch.no_grad()
 def _same(mlp: nn.Module, width: int, stand_ins: dict[nn.Module, Forward]) -> bool:
     """Whether the MLP gives the same with the stand-ins, tried on a few vectors."""
     tried = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
@@ -166,7 +191,7 @@ def _switched(switch: Projections, forward: Forward, width: int) -> Forward:
     def project(stream: Tensor, *rest: Any, **named: Any) -> Tensor:
         if switch.on:
             return forward(stream, *rest, **named)
-        return stream.new_zeros(1).expand(*stream.shape[:-1], width)
+        return stream.new_empty(*stream.shape[:-1], width)
 
     return project
 

@@ -71,11 +71,12 @@ class Patches:
         value = self.given(name, layer, patches[whole])
         if name == "resid_mid":
             value = (value - before[token[whole]]) / self.model.residual_scale
-        flat[token[whole]] = value
+        flat[token[whole]] = value.to(flat.device)
         if len(part):
             width = self.model.head_dim if name == "head_out" else 1
             units = flat.view(len(flat), -1, width)
-            units[token[part], self.rows.unit[patches[part]]] = self.given(name, layer, patches[part], width)
+            given = self.given(name, layer, patches[part], width)
+            units[token[part], self.rows.unit[patches[part]]] = given.to(flat.device)
 
     def edit_heads(
         self,
@@ -90,9 +91,9 @@ class Patches:
         if not len(patches):
             return
         whole, part = self._parts(patches)
-        tensor[index[whole], :, place[whole]] = self.given(name, layer, patches[whole])
+        tensor[index[whole], :, place[whole]] = self.given(name, layer, patches[whole]).to(tensor.device)
         unit = self.rows.unit[patches[part]]
-        tensor[index[part], unit, place[part]] = self.given(name, layer, patches[part], 1)
+        tensor[index[part], unit, place[part]] = self.given(name, layer, patches[part], 1).to(tensor.device)
 
     def reweigh(
         self,
@@ -107,7 +108,7 @@ class Patches:
         if not len(patches):
             return
         pair, position = self.rows.pair[self.rows.row[patches]], self.rows.position[patches]
-        weights = self.donor.sites["pattern"][layer][pair, :, position, : values.shape[2]]
+        weights = self.donor.sites["pattern"][layer][pair, :, position, : values.shape[2]].to(values.device)
         every_head = values[index].repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
         weighed = torch.einsum("phk,phkd->phd", weights, every_head)
         whole, part = self._parts(patches)

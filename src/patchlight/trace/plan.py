@@ -45,25 +45,23 @@ class Plan:
     @staticmethod
     def of(rows: Rows, model: Model, captured: Collection[str]) -> Plan:
         """The plan of rows that each replace something; `captured` is what the recipient's run holds."""
-        packed = model.family.interface
         join, at = rows.first(rows.layer), _AtJoin(rows)
         last_word = ("mlp_out", "attn_out") if model.parallel else ("mlp_out",)  # nothing in the block reads it
         known = at.only([name for name in last_word if name in captured]) & (at.count == 1)
-        early = at.only(OWN_POSITION) & at.single & ~known & packed
-        late = at.only(BEHIND_ATTENTION) & ("head_out" in captured)
-        by_stream = at.any(("resid_pre",)) & (at.stream_low == at.stream_high) & packed
+        early = at.only(OWN_POSITION) & at.single & ~known
+        late = at.only(BEHIND_ATTENTION) & ("head_out" in captured) & model.family.interface
+        by_stream = at.any(("resid_pre",)) & (at.stream_low == at.stream_high)
         enter = join + (known | early).long()
-        kept = {"q", "k", "v"} <= set(captured) and packed
+        kept = {"q", "k", "v"} <= set(captured)
         feed = torch.full_like(join, RUN)
         if kept:
             feed[known | early | by_stream | ~at.any(("resid_pre",))] = KEPT
-        feed[late & ~known & ~early & packed] = TAKEN
+        feed[late & ~known & ~early] = TAKEN
         # A stream replaced again where the row enters differs at more than one position.
         again = rows.row[(rows.component == RESID) & (rows.layer == enter[rows.row]) & (enter > join)[rows.row]]
         feed[again] = RUN
         position = torch.where(known | early, at.low, torch.where(by_stream, at.stream_low, -1))
-        start = rows.first(rows.position) if packed else torch.zeros_like(join)
-        return Plan(join, start, enter, feed, position, early, known, by_stream, late)
+        return Plan(join, rows.first(rows.position), enter, feed, position, early, known, by_stream, late)
 
 
 class _AtJoin:

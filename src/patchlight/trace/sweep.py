@@ -210,7 +210,7 @@ def _check_component(model: Model, component: str) -> None:
     if component == "resid_mid" and model.parallel:
         what = "attention and MLP of this model read the same input, so that there is no resid_mid"
         raise InputError("model-no-component", what, where=model.name, fix="choose another component")
-    if component in ("q", "k", "v", "pattern") and not model.family.interface:
+    if component in ("q", "pattern") and not model.family.interface:
         what = (
             f"the attention of models of type {model.config.model_type} cannot be reached, so that {component} cannot"
         )
