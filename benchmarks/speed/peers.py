@@ -222,8 +222,9 @@ class Patchlight:
         wanted = [needed(component, self.model) for component in components]
         of_recipient = set().union(*(recipients for recipients, _ in wanted))
         of_donor = set().union(*(donors for _, donors in wanted))
-        kept = capture(self.model, recipient, of_recipient), capture(self.model, donor, of_donor)
-        return Captured(donor, recipient, answers, kept)
+        received = capture(self.model, recipient, of_recipient)
+        given = capture(self.model, donor, of_donor, before=received)
+        return Captured(donor, recipient, answers, (received, given))
 
     def replace(self, captured: Captured, places: Sequence[Place]) -> Tensor:
         from patchlight.records import Site
