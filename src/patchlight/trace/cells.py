@@ -76,7 +76,9 @@ def sites_of(model: Model, component: str, window: int, groups: int | None) -> S
     if not 1 <= window <= layers:
         what = f"a window of {window} layers of {component}, which has {layers}"
         raise InputError("trace-window", what, where=model.name, fix=f"choose 1 to {layers}")
-    units, members = n_units(component, model) if component in HEADED else 0, 1
+    units, members = 0, 1
+    if component in HEADED:
+        units = n_units(component, model)
     if groups is not None:
         hidden = n_units(component, model) if component == "mlp_hidden" else 0
         if groups < 1 or not hidden or hidden % groups:
@@ -110,16 +112,3 @@ def require_known(setting: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         fix = f"choose one of: {', '.join(known)}"
         raise InputError(f"trace-unknown-{setting}", f"no {setting} {value!r}", fix=fix)
-
-
-def _check_component(model: Model, component: str) -> None:
-    if component == "resid_mid" and model.parallel:
-        what = "attention and MLP of this model read the same input, so that there is no resid_mid"
-        raise InputError("model-no-component", what, where=model.name, fix="choose another component")
-    if component in ("q", "k", "v", "pattern") and not model.family.interface:
-        what = (
-            f"the attention of models of type {model.config.model_type} cannot be reached, so that {component} cannot"
-        )
-        raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
-    if component == "mlp_hidden":
-        model.part("mlp_proj", 0)

@@ -156,14 +156,16 @@ class _Work:
         given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
         of_recipient, of_donor = needed(self.sites.component, self.model)
 
-        def run(prompts: Sequence[tuple[int, ...]], keep: set[str]) -> Run:
-            return capture(self.model, torch.cat([torch.tensor(prompts), continuation], dim=1), keep, read=read_last)
+        def run(prompts: Sequence[tuple[int, ...]], keep: set[str], before: Run | None = None) -> Run:
+            ids = torch.cat([torch.tensor(prompts), continuation], dim=1)
+            return capture(self.model, ids, keep, read=read_last, before=before)
 
         recipient = run(received, of_recipient)
         if self.donors is None:
-            donor = run(given, of_donor)
+            donor = run(given, of_donor, recipient)
             return recipient, donor, donor
-        return recipient, run(given, set()), run([self.donors[index] for index in batch], of_donor)
+        donors = [self.donors[index] for index in batch]
+        return recipient, run(given, set(), recipient), run(donors, of_donor, recipient)
 
     def _patched(
         self, recipient: Run, donor: Run, rows: Rows, advance: Callable[[int], None]
