@@ -76,19 +76,18 @@ def estimated(
 
     `attribution`: (donor - recipient) . gradient at the recipient. `integrated`: the gradient is the mean over `steps`
     points midway in equal parts of the straight line between the token embeddings. `atp_star`: q and k through the
-    attention pattern recomputed exactly, and the mean of the absolute estimates over the whole gradient and
-    the gradients in which each layer's sublayers are dropped in turn (GradDrop): never negative.
+    attention pattern recomputed exactly, and the mean of absolute estimates over the whole gradient and those in which
+    the sublayers of one layer are dropped (GradDrop; not the layer whose sublayer the site is in): never negative.
     """
     if method == "atp_star":
         return _atp_star(exchange, components)
     points = [(step + 0.5) / steps for step in range(steps)] if method == "integrated" else [0.0]
-    totals: dict[str, Tensor] = {}
+    totals = {component: torch.zeros(()) for component in components}
     for point in points:
         tape = _tape(exchange, components, point)
-        gradients = _gradients(exchange.model, tape.metric.sum(), None, _read(tape, components))
+        gradients = _gradients(exchange.model, tape.metric.sum(), None, _watched(tape, components))
         for component in components:
-            change = _first_order(exchange, component, gradients) / len(points)
-            totals[component] = totals[component] + change if component in totals else change
+            totals[component] = totals[component] + _first_order(exchange, component, gradients) / len(points)
     return totals
 
 
@@ -131,7 +130,7 @@ def _tape(exchange: Exchange, components: Collection[str], point: float) -> Tape
     return Tape(sites, again, metric(model, output.last_hidden_state[:, -1], exchange.answers))
 
 
-def _read(tape: Tape, components: Collection[str], *, recomputed: Collection[str] = ()) -> dict[str, list[Tensor]]:
+def _watched(tape: Tape, components: Collection[str], *, recomputed: Collection[str] = ()) -> dict[str, list[Tensor]]:
     """The activations whose gradients the estimates read; for what is recomputed, attention's output."""
     wanted = {"mixed" if component in recomputed else component for component in components}
     return {name: tensors for name, tensors in tape.sites.items() if name in {"resid_pre", *wanted}}
@@ -169,31 +168,33 @@ def _first_order(
 
 def _atp_star(exchange: Exchange, components: Collection[str]) -> dict[str, Float[Tensor, "pair layer *head position"]]:
     tape = _tape(exchange, components, 0.0)
-    read = _read(tape, components, recomputed=("q", "k"))
+    watched = _watched(tape, components, recomputed=("q", "k"))
     totals = {component: torch.zeros(()) for component in components}
-    for gradients in _with_drops(exchange.model, tape, read):
+    for gradients in _with_drops(exchange.model, tape, watched):
         for component in components:
             if component in ("q", "k"):
                 change = _through_softmax(exchange, component, tape, gradients)
             else:
                 change = _first_order(exchange, component, gradients)
-            totals[component] = totals[component] + change.abs() / (exchange.model.n_layers + 1)
-    return totals
+            totals[component] = totals[component] + change.abs()
+    # Its own layer dropped cuts a sublayer's site off; the stream goes on.
+    in_stream = {component: component in STREAM or component == "resid_mid" for component in components}
+    return {component: total / (exchange.model.n_layers + in_stream[component]) for component, total in totals.items()}
 
 
-def _with_drops(model: Model, tape: Tape, read: dict[str, list[Tensor]]) -> Iterator[Gradients]:
+def _with_drops(model: Model, tape: Tape, watched: dict[str, list[Tensor]]) -> Iterator[Gradients]:
     """The gradients, then those in which nothing flows back through one layer's sublayers, layer by layer.
 
     The stream carries a gradient past a layer unchanged. So what is below a dropped layer sees, at the layer's input,
     the gradient of its output; only the layers below have to be gone through again.
     """
-    whole = _gradients(model, tape.metric.sum(), None, read)
+    whole = _gradients(model, tape.metric.sum(), None, watched)
     yield whole
     for layer in range(model.n_layers):
         carried = whole["resid_pre"][layer + 1]
-        below: Gradients = {name: [] for name in read}
+        below: Gradients = {name: [] for name in watched}
         if layer:
-            at = {name: tensors[:layer] for name, tensors in read.items()}
+            at = {name: tensors[:layer] for name, tensors in watched.items()}
             below = _gradients(model, tape.sites["resid_pre"][layer], carried, at)
         dropped = {}
         for name, (gradient, *above) in ((name, gradients[layer:]) for name, gradients in whole.items()):
