@@ -184,6 +184,55 @@ def test_grad_drop_sees_effects_that_cancel_in_the_gradient(cancelling):
     assert seen == pytest.approx(direct / 2)  # the mean of 0 (whole) and `direct` (the next layer dropped)
 
 
+def plain_gradients(model: Model, ids: list[int], dropped: int | None) -> dict[str, list[torch.Tensor]]:
+    """Gradients by stock autograd, with the outputs of one layer's attention and MLP cut from the graph."""
+    seen: dict[str, list[torch.Tensor]] = {"resid_pre": [], "head_out": [], "mlp_out": []}
+
+    def see(name):
+        return lambda _, args: seen[name].append(args[0])
+
+    def cut(name, layer):
+        def after(_, __, output):
+            if name in seen:
+                seen[name].append(output)
+            return output.detach().clone() if layer == dropped else output
+
+        return after
+
+    handles = []
+    for layer, block in enumerate(model.layers):
+        handles.append(block.register_forward_pre_hook(see("resid_pre")))
+        handles.append(model.part("attn_proj", layer).register_forward_pre_hook(see("head_out")))
+        for name in ("attn_out", "mlp_out"):
+            handles.append(model.part(name, layer).register_forward_hook(cut(name, layer)))
+    logits = model.hf(input_ids=torch.tensor([ids])).logits[0, -1]
+    for handle in handles:
+        handle.remove()
+    flat = [tensor for tensors in seen.values() for tensor in tensors]
+    found = iter(torch.autograd.grad(logits[50] - logits[51], flat, allow_unused=True))
+    return {
+        name: [torch.zeros_like(tensor) if (gradient := next(found)) is None else gradient for tensor in tensors]
+        for name, tensors in seen.items()
+    }
+
+
+def test_grad_drop_is_the_mean_over_gradients_with_one_layer_cut_out_in_every_family(family, tiny, pair_of):
+    model, components = tiny(family), ["resid_pre", "head_out", "mlp_out"]
+    found = estimate(model, [pair_of(CLEAN, CORRUPTED)], components=components, method="atp_star")
+    own, given = (capture(model, torch.tensor([ids]), components).sites for ids in (CORRUPTED, CLEAN))
+    every = [plain_gradients(model, CORRUPTED, dropped) for dropped in (None, *range(model.n_layers))]
+    for component in components:
+        total = np.zeros_like(found.cells[component][0])
+        for gradients in every:
+            for layer, gradient in enumerate(gradients[component]):
+                product = (given[component][layer] - own[component][layer])[0] * gradient.view(len(CLEAN), -1)
+                if component == "head_out":
+                    product = product.unflatten(-1, (model.n_heads, -1)).transpose(0, 1)
+                total[layer] += product.sum(-1).abs().numpy()
+        kept = model.n_layers + (component == "resid_pre")
+        np.testing.assert_allclose(found.cells[component][0], total / kept, rtol=1e-5, atol=1e-8, err_msg=component)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "opt", "granite"])
 def test_integrated_estimates_of_the_embeddings_add_up_to_the_gap(name, tiny, pair_of):
     pairs = [pair_of(CLEAN, CORRUPTED), pair_of([9, 8, 7, 6, 5], [9, 8, 7, 16, 5])]
