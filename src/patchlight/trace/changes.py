@@ -187,6 +187,6 @@ def _rows(component: str, cells: np.ndarray) -> Rows:
 
 
 def _bytes_a_token(model: Model, alignments: Sequence[Alignment]) -> int:
-    """Of a forward that can be differentiated, with what is captured of donor and recipient."""
+    """Of a forward that can be differentiated, with what is captured of donor and recipient: measured, rounded up."""
     longest = max((len(alignment.clean_ids) for alignment in alignments), default=0)
-    return model.n_layers * (40 * model.width + 4 * model.n_heads * longest) * model.dtype.itemsize
+    return model.n_layers * (120 * model.width + 4 * model.n_heads * longest) * model.dtype.itemsize

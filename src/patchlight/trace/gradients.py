@@ -6,7 +6,7 @@ gradients over the inputs [Hanna et al. 2024, EAP-IG].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,10 +130,10 @@ def _tape(exchange: Exchange, components: Collection[str], point: float) -> Tape
     return Tape(sites, again, metric(model, output.last_hidden_state[:, -1], exchange.answers))
 
 
-def _watched(tape: Tape, components: Collection[str], *, recomputed: Collection[str] = ()) -> dict[str, list[Tensor]]:
+def _watched(tape: Tape, components: Collection[str], recomputed: Collection[str] = ()) -> dict[str, list[Tensor]]:
     """The activations whose gradients the estimates read; for what is recomputed, attention's output."""
-    wanted = {"mixed" if component in recomputed else component for component in components}
-    return {name: tensors for name, tensors in tape.sites.items() if name in {"resid_pre", *wanted}}
+    names = {"resid_pre", *("mixed" if component in recomputed else component for component in components)}
+    return {name: tensors for name, tensors in tape.sites.items() if name in names}
 
 
 def _gradients(model: Model, of: Tensor, along: Tensor | None, at: dict[str, list[Tensor]]) -> Gradients:
@@ -167,19 +167,21 @@ def _first_order(
 
 
 def _atp_star(exchange: Exchange, components: Collection[str]) -> dict[str, Float[Tensor, "pair layer *head position"]]:
-    tape = _tape(exchange, components, 0.0)
-    watched = _watched(tape, components, recomputed=("q", "k"))
+    model, tape = exchange.model, _tape(exchange, components, 0.0)
+    recomputed = [component for component in components if component in ("q", "k")]
     totals = {component: torch.zeros(()) for component in components}
-    for gradients in _with_drops(exchange.model, tape, watched):
+    mixed = []
+    for gradients in _with_drops(model, tape, _watched(tape, components, recomputed)):
+        mixed.append(gradients.get("mixed", []))
         for component in components:
-            if component in ("q", "k"):
-                change = _through_softmax(exchange, component, tape, gradients)
-            else:
-                change = _first_order(exchange, component, gradients)
-            totals[component] = totals[component] + change.abs()
-    # Its own layer dropped cuts a sublayer's site off; the stream goes on.
+            if component not in recomputed:
+                totals[component] = totals[component] + _first_order(exchange, component, gradients).abs()
+    for component in recomputed:
+        of_layers = (torch.stack(every) for every in zip(*mixed, strict=True))
+        totals[component] = _through_softmax(exchange, component, tape, of_layers).abs().sum(0)
+    # A sublayer's site is cut off where its own layer is dropped; the stream goes on.
     in_stream = {component: component in STREAM or component == "resid_mid" for component in components}
-    return {component: total / (exchange.model.n_layers + in_stream[component]) for component, total in totals.items()}
+    return {component: total / (model.n_layers + in_stream[component]) for component, total in totals.items()}
 
 
 def _with_drops(model: Model, tape: Tape, watched: dict[str, list[Tensor]]) -> Iterator[Gradients]:
@@ -206,22 +208,25 @@ def _with_drops(model: Model, tape: Tape, watched: dict[str, list[Tensor]]) -> I
 
 @torch.no_grad()
 def _through_softmax(
-    exchange: Exchange, component: str, tape: Tape, gradients: Gradients
-) -> Float[Tensor, "pair layer head position"]:
-    """The exact change of attention's output were each query or key replaced alone, times its gradient."""
+    exchange: Exchange,
+    component: str,
+    tape: Tape,
+    gradients: Iterable[Float[Tensor, "drop pair position head head_dim"]],
+) -> Float[Tensor, "drop pair layer head position"]:
+    """The exact change of attention's output were each query or key replaced alone, times its gradients."""
     own, given = exchange.recipient.sites, exchange.donor.sites
     changes = []
-    for layer, (attend, gradient) in enumerate(zip(tape.attend, gradients["mixed"], strict=True)):
+    for layer, gradient in enumerate(gradients):
         q, k, v = (own[name][layer] for name in ATTENTION)
-        before, donor = tape.sites["mixed"][layer], given[component][layer]
+        attend, before, donor = tape.attend[layer], tape.sites["mixed"][layer], given[component][layer]
         if component == "q":  # each query makes its own row of the pattern
-            change = ((attend(donor, k, v) - before) * gradient).sum(-1).transpose(1, 2)
-        else:
-            columns = []
-            for position in range(k.shape[2]):
-                keys = k.clone()
-                keys[:, :, position] = donor[:, :, position]
-                columns.append(((attend(q, keys, v) - before) * gradient).sum((1, 3)))
-            change = torch.stack(columns, dim=-1).unflatten(1, (k.shape[1], -1)).sum(2)  # query heads share a key
-        changes.append(change)
-    return torch.stack(changes, dim=1)
+            changes.append(torch.einsum("pthd,npthd->npht", attend(donor, k, v) - before, gradient))
+            continue
+        columns = []
+        for position in range(k.shape[2]):
+            keys = k.clone()
+            keys[:, :, position] = donor[:, :, position]
+            columns.append(torch.einsum("pthd,npthd->nph", attend(q, keys, v) - before, gradient))
+        per_query_head = torch.stack(columns, dim=-1)
+        changes.append(per_query_head.unflatten(2, (k.shape[1], -1)).sum(3))
+    return torch.stack(changes, dim=2)
