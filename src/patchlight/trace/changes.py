@@ -60,7 +60,7 @@ def estimate(
     _check(model, components, direction, method)
     alignments = [align(model.tokenizer, pair) for pair in pairs]
     cells = {component: np.full(shape(model, component, alignments), np.nan) for component in components}
-    gap = np.full(len(pairs), np.nan)
+    components, gap = tuple(cells), np.full(len(pairs), np.nan)
     for group in groups(alignments, memory // _bytes_a_token(model, alignments)):
         exchange = _exchange(model, [alignments[index] for index in group], direction, reads(components))
         gap[group] = _gap(exchange)
@@ -96,9 +96,8 @@ def patch(
         gap[group] = _gap(exchange)
         for component, wanted in chosen.items():
             found = np.argwhere(wanted[group])
-            cells[component][(np.array(group)[found[:, 0]], *found[:, 1:].T)] = _exact(
-                exchange, component, found, memory // 2
-            )
+            places = (np.array(group)[found[:, 0]], *found[:, 1:].T)
+            cells[component][places] = _exact(exchange, component, found, memory // 2)
             done += len(found)
             if on_progress:
                 on_progress(done, total)

@@ -135,15 +135,13 @@ def screening(
     and where the mean gap is under `floor` logits.
     """
     if not 0 < candidates <= 1:
-        raise InputError(
-            "trace-candidates", f"{candidates} is not a share of the sites", fix="give more than 0, at most 1"
-        )
+        what = f"{candidates} is not a share of the sites"
+        raise InputError("trace-candidates", what, fix="give more than 0, at most 1")
     guess = estimate(model, pairs, components=components, direction=direction, method=method, memory=memory)
     if not len(pairs) or abs(guess.gap.mean()) < floor:
         what = f"the mean gap of the {len(pairs)} pairs is under {floor} logits"
-        raise InputError(
-            "trace-no-gap", what, where=model.name, fix="keep the pairs that the model knows (patchlight.screen)"
-        )
+        fix = "keep the pairs that the model knows (patchlight.screen)"
+        raise InputError("trace-no-gap", what, where=model.name, fix=fix)
     table = _table(model, pairs, guess.cells)
     estimates = table.shares(guess.cells, guess.gap)
     order = table.eligible[np.argsort(-np.abs(estimates[table.eligible]), kind="stable")]
