@@ -53,9 +53,9 @@ def estimate(
     """The estimated change of the logit difference for every cell of these components: to order work, not to report.
 
     `attribution` takes one forward and one backward for all cells; `integrated` takes `steps` of both; `atp_star` takes
-    one forward and about half a backward a layer, and is never negative (see `gradients.estimated`). `memory` in bytes
-    bounds what is held beside the model, down to one pair at a time. Raises InputError for what `sweep` refuses, for
-    `pattern`, `final_norm` and `logits`, and where an estimate is not finite.
+    one forward and about half a backward a layer (see `gradients.estimated`). `memory` in bytes bounds what is held
+    beside the model, down to one pair at a time. Raises InputError for what `sweep` refuses, for `pattern`,
+    `final_norm` and `logits`, and where an estimate is not finite.
     """
     _check(model, components, direction, method)
     alignments = [align(model.tokenizer, pair) for pair in pairs]

@@ -77,7 +77,8 @@ def estimated(
     `attribution`: (donor - recipient) . gradient at the recipient. `integrated`: the gradient is the mean over `steps`
     points midway in equal parts of the straight line between the token embeddings. `atp_star`: q and k through the
     attention pattern recomputed exactly, and the mean of absolute estimates over the whole gradient and those in which
-    the sublayers of one layer are dropped (GradDrop; not the layer whose sublayer the site is in): never negative.
+    the sublayers of one layer are dropped (GradDrop; not the layer whose sublayer the site is in), with the sign of
+    their sum.
     """
     if method == "atp_star":
         return _atp_star(exchange, components)
@@ -169,19 +170,22 @@ def _first_order(
 def _atp_star(exchange: Exchange, components: Collection[str]) -> dict[str, Float[Tensor, "pair layer *head position"]]:
     model, tape = exchange.model, _tape(exchange, components, 0.0)
     recomputed = [component for component in components if component in ("q", "k")]
-    totals = {component: torch.zeros(()) for component in components}
+    sums, sizes = ({component: torch.zeros(()) for component in components} for _ in range(2))
     mixed = []
     for gradients in _with_drops(model, tape, _watched(tape, components, recomputed)):
         mixed.append(gradients.get("mixed", []))
         for component in components:
             if component not in recomputed:
-                totals[component] = totals[component] + _first_order(exchange, component, gradients).abs()
+                change = _first_order(exchange, component, gradients)
+                sums[component], sizes[component] = sums[component] + change, sizes[component] + change.abs()
     for component in recomputed:
-        of_layers = (torch.stack(every) for every in zip(*mixed, strict=True))
-        totals[component] = _through_softmax(exchange, component, tape, of_layers).abs().sum(0)
+        changes = _through_softmax(
+            exchange, component, tape, (torch.stack(every) for every in zip(*mixed, strict=True))
+        )
+        sums[component], sizes[component] = changes.sum(0), changes.abs().sum(0)
     # A sublayer's site is cut off where its own layer is dropped; the stream goes on.
-    in_stream = {component: component in STREAM or component == "resid_mid" for component in components}
-    return {component: total / (model.n_layers + in_stream[component]) for component, total in totals.items()}
+    kept = {name: model.n_layers + (name in STREAM or name == "resid_mid") for name in components}
+    return {name: torch.copysign(sizes[name] / kept[name], sums[name]) for name in components}
 
 
 def _with_drops(model: Model, tape: Tape, watched: dict[str, list[Tensor]]) -> Iterator[Gradients]:

@@ -35,10 +35,9 @@ class Screening:
     """Sites in order, strongest estimate first: `sites[i]` has `estimate[i]` and, where it was patched, `exact[i]`.
 
     Both are shares of the gap: the mean change over facts by the mean gap over the same facts; a site's change is the
-    mean over the positions of its role, each patched alone. `atp_star` has no signs; order is by absolute value. The
-    first `candidates` were patched exactly, and of the rejected a random sample, `audited`. `exact` is NaN elsewhere.
-    Sites that restore everything by construction (`by_construction` of them), and sites that cannot change anything,
-    are not among them.
+    mean over the positions of its role, each patched alone. Order is by absolute value. The first `candidates` were
+    patched exactly, and of the rejected a random sample, `audited`; elsewhere `exact` is NaN. Sites that restore
+    everything by construction (`by_construction` of them) and sites that cannot change anything are not among them.
     """
 
     sites: tuple[Site, ...]
