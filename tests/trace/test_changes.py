@@ -72,7 +72,7 @@ def nudged(model: Model, pair, component: str, share: float) -> np.ndarray:
     layers = 1 if component == "embed" else model.n_layers
     length = len(alignment.clean_ids)
     sites = [
-        Site(component, layer, unit, position)
+        Site(component, None if component == "embed" else layer, unit, position)
         for layer in range(layers)
         for unit in units
         for position in range(length)
