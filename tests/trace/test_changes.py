@@ -301,9 +301,15 @@ def test_what_cannot_be_estimated_is_refused(asked, code, tiny, pair_of):
 
 
 def test_components_that_a_model_lacks_are_refused(tiny, pair_of):
-    for name, component in (("gptj", "resid_mid"), ("bloom", "q"), ("mixtral", "mlp_hidden")):
+    for name, component in (("gptj", "resid_mid"), ("bloom", "q"), ("bloom", "k"), ("mixtral", "mlp_hidden")):
         with pytest.raises(InputError, match="model-no-component"):
             estimate(tiny(name), [pair_of(CLEAN, CORRUPTED)], components=[component])
+
+
+def test_answers_that_share_their_first_tokens_are_refused(tiny, pair_of):
+    pair = dataclasses.replace(pair_of(CLEAN, CORRUPTED), correct=" w50 w52", wrong=" w50 w51")
+    with pytest.raises(InputError, match="trace-answers-part-late"):
+        estimate(tiny("gpt2"), [pair])
 
 
 def test_estimates_that_are_not_finite_are_refused(tiny, pair_of):

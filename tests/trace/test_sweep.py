@@ -19,8 +19,10 @@ logging.set_verbosity_error()
 CLEAN, CORRUPTED = [3, 14, 15, 9, 6], [3, 34, 15, 8, 6]
 SHORT_CLEAN, SHORT_CORRUPTED = [7, 1, 8, 2], [7, 1, 28, 2]
 COMPONENTS = ["resid_pre", "attn_out", "resid_mid", "mlp_hidden", "mlp_out", "resid_post", "head_out"]
-PARALLEL = ("gptj", "gpt_neox", "falcon", "falcon-7b", "phi")
-EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe")
+PARALLEL = (
+    "gptj", "codegen", "gpt_neox", "falcon", "falcon-7b", "cohere", "cohere2", "stablelm-parallel", "phi",
+)  # fmt: skip
+EXPERTS = ("mixtral", "phimoe", "olmoe", "granitemoe", "qwen2_moe", "qwen3_moe")
 
 
 def absent(family: str, component: str) -> bool:
@@ -144,7 +146,7 @@ def test_other_metrics_are_read_off_the_same_patched_runs(metric, tiny, pair_of)
     with torch.no_grad():
         logits = model.hf(input_ids=torch.tensor([CLEAN])).logits[0, -1]
     probability = logits.softmax(-1)[50]
-    expected = {"logprob": probability.log(), "prob": probability, "rank": (logits > logits[50]).sum()}[metric]
+    expected = {"logprob": probability.log(), "prob": probability, "rank": -(logits > logits[50]).sum()}[metric]
     np.testing.assert_allclose(effects.clean[0], float(expected), rtol=1e-9)
     np.testing.assert_allclose(effects.values[0, -1, -1] == effects.corrupted[0], False)
 

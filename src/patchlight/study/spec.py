@@ -12,13 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
+Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logprob", "prob", "kl", "rank"]
+Metrics = Annotated[
+    tuple[Metric, ...],
+    Field(min_length=1),
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=Metric | list[Metric]
+    ),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
@@ -70,13 +78,21 @@ class ModelChoice(Section):
     )
     revision: str | None = Field(default=None, description="Pinned revision of a hub model.")
     new_gpt2: NewGPT2 | None = None
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    adapter: str | None = Field(
+        default=None, description="Hub id or folder of a LoRA adapter over the loaded model, patched through unmerged."
+    )
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    device: str = Field(
+        default="cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="Where it runs: cpu, cuda, cuda:1, mps."
+    )
 
     @model_validator(mode="after")
     def one_origin(self) -> ModelChoice:
         """Refuse a model without an origin, or with two."""
         if (self.load is None) == (self.new_gpt2 is None):
             raise ValueError("say either `load` or `new_gpt2`, exactly one of them")
+        if self.adapter and self.load is None:
+            raise ValueError("an `adapter` lies over a model to `load`")
         return self
 
 
@@ -100,7 +116,9 @@ class Pairs(Section):
 
     relations: tuple[str, ...] = Field(default=(), description="Only these relations of the pack; empty for all.")
     templates_per_fact: int = Field(default=3, ge=1, le=20)
-    gap_floor: float = Field(default=0.5, ge=0, description="Smallest clean-corrupted gap, in logits.")
+    gap_floor: float | None = Field(
+        default=None, ge=0, description="Smallest clean-corrupted gap; by default the metric's own, 0.5 for logit_diff."
+    )
     max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
 
 
@@ -109,7 +127,11 @@ class Sweep(Section):
 
     components: tuple[Component, ...] = Field(default=("resid_pre", "attn_out", "mlp_out"), min_length=1)
     directions: tuple[Direction, ...] = Field(default=("denoise", "noise"), min_length=1)
-    metric: Literal["logit_diff"] = "logit_diff"
+    metrics: Metrics = Field(
+        default=("logit_diff",),
+        alias="metric",
+        description="One metric or several; the first decides which pairs take part, and the verdict.",
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
 
 
@@ -146,7 +168,16 @@ class StudySpec(Section):
             raise ValueError("a `corpus` is read only for `training`: add a configuration, or leave it out")
         if self.model.new_gpt2 is not None and not self.training:
             raise ValueError("a new model that is never trained has nothing to find: add `training`")
+        if self.model.adapter and self.training:
+            raise ValueError("a model with an `adapter` is not trained: merge it first, or leave out `training`")
         return self
+
+    @property
+    def gap_floor(self) -> float:
+        """The smallest gap of a pair that takes part, in the unit of the first metric."""
+        from patchlight.pairs.answers import METRICS
+
+        return METRICS[self.sweep.metrics[0]].floor if self.pairs.gap_floor is None else self.pairs.gap_floor
 
     @property
     def digest(self) -> str:
@@ -176,9 +207,16 @@ class Study:
     @property
     def model_source(self) -> str | None:
         """The model to load: a folder beside the study where there is one, else as written."""
-        load = self.spec.model.load
-        beside = self.file.parent / load if load else None
-        return str(beside.resolve()) if beside is not None and beside.exists() else load
+        return self._beside(self.spec.model.load)
+
+    @property
+    def adapter_source(self) -> str | None:
+        """The adapter over the model: a folder beside the study where there is one, else as written."""
+        return self._beside(self.spec.model.adapter)
+
+    def _beside(self, source: str | None) -> str | None:
+        beside = self.file.parent / source if source else None
+        return str(beside.resolve()) if beside is not None and beside.exists() else source
 
 
 def read_study(path: Path) -> Study:

@@ -102,6 +102,7 @@ def training_unit(study: Study, key: str, texts: Artifact, base: Checkpoint | No
         "texts": texts.digest,
         "base": base.digest if base else None,
         "new": study.spec.model.new_gpt2.model_dump() if study.spec.model.new_gpt2 else None,
+        **_run_on(study),
         "seed": study.spec.seed,
     }
     return Unit("training", f"training {key}", inputs, work, TRAINING)
@@ -112,17 +113,18 @@ def loaded_checkpoint(study: Study) -> Checkpoint | None:
     source = study.model_source
     if source is None:
         return None
-    from patchlight.model.source import find_source
+    from patchlight.model.adapter import find_model
 
     choice = study.spec.model
-    place = find_source(source, choice.revision)
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
-    digest = hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
+    places = [place for place in find_model(source, study.adapter_source, choice.revision) if place is not None]
+    digest = hashlib.sha256("".join(map(_place_digest, places)).encode()).hexdigest()
 
     def read() -> Model:
         from patchlight.model.load import load_model
 
-        return load_model(source, dtype=choice.dtype, revision=choice.revision)
+        return load_model(
+            source, dtype=choice.dtype, device=choice.device, adapter=study.adapter_source, revision=choice.revision
+        )
 
     return Checkpoint("base", digest, read)
 
@@ -133,7 +135,7 @@ def trained_checkpoint(study: Study, key: str, training: Artifact) -> Checkpoint
     def read() -> Model:
         from patchlight.model.load import load_model
 
-        return load_model(training.folder("model"), dtype=study.spec.model.dtype)
+        return load_model(training.folder("model"), dtype=study.spec.model.dtype, device=study.spec.model.device)
 
     return Checkpoint(key, training.digest, read, training)
 
@@ -149,10 +151,11 @@ def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
 
     inputs = {
         "model": checkpoint.digest,
-        "dtype": spec.model.dtype,
+        **_run_on(study),
         "pack": pack_digest(pack),
         "language": spec.language,
         "pairs": spec.pairs.model_dump(mode="json"),
+        "metrics": spec.sweep.metrics,
         "composed": spec.corpus is not None and spec.corpus.compose is not None,
         "seed": spec.seed,
     }
@@ -168,7 +171,7 @@ def identities_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair])
         proven = prove(checkpoint.model, pairs)
         return Result(parts={"identities": pd.DataFrame([dataclasses.asdict(each) for each in proven])})
 
-    inputs = {"model": checkpoint.digest, "dtype": study.spec.model.dtype, "pairs": _pair_rows(pairs)}
+    inputs = {"model": checkpoint.digest, **_run_on(study), "pairs": _pair_rows(pairs)}
     return Unit("identities", f"{checkpoint.key}: identities", inputs, work, SWEEPS)
 
 
@@ -207,10 +210,10 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
 
     inputs: Mapping[str, Any] = {
         "model": checkpoint.digest,
-        "dtype": study.spec.model.dtype,
+        **_run_on(study),
         "component": asked.component,
         "direction": asked.direction,
-        "metric": study.spec.sweep.metric,
+        "metrics": study.spec.sweep.metrics,
         "pairs": _pair_rows(mine),
         "control": {"pairs": _pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
     }
@@ -222,10 +225,14 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
 def _swept(
     study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], asked: Asked, workplace: Workplace
 ) -> dict[str, np.ndarray]:
-    """Tensors `values` and `structural` `[pair, layer, position]`; NaN for a pair that has no control donor."""
+    """Tensors `values` and `structural` `[pair, layer, position]` of the first metric, and for each further one.
+
+    Those of a further metric have its name: `kl`, and `kl.clean` and `kl.corrupted` `[pair]`. NaN for a pair that has
+    no control donor.
+    """
     from patchlight.pairs.align import align
-    from patchlight.trace.sites import structural_sites
-    from patchlight.trace.sweep import sweep
+    from patchlight.trace.cells import structural_cells
+    from patchlight.trace.sweep import sweeps
     from patchlight.verify.controls import donor_from_another_fact
 
     model, donors = checkpoint.model, None
@@ -235,21 +242,30 @@ def _swept(
         chosen = [index for index in chosen if every[index] is not None]
         donors = [every[index] or "" for index in chosen]
     alignments = [align(model.tokenizer, pairs[index]) for index in asked.pairs]
-    structural = structural_sites(alignments, asked.component, model.n_layers)
-    values = np.full(structural.shape, np.nan)
+    metric, *further = study.spec.sweep.metrics
+    structural = structural_cells(alignments, asked.component, model.n_layers, metric)
+    tensors = {"values": np.full(structural.shape, np.nan), "structural": structural}
+    for name in further:
+        tensors |= {name: np.full(structural.shape, np.nan)}
+        tensors |= {f"{name}.{run}": np.full(len(alignments), np.nan) for run in ("clean", "corrupted")}
     if chosen:
-        effects = sweep(
+        effects = sweeps(
             model,
             [pairs[index] for index in chosen],
+            metrics=study.spec.sweep.metrics,
             component=asked.component,
             direction=asked.direction,
-            metric=study.spec.sweep.metric,
             donors=donors,
             on_progress=workplace.on_progress,
         )
         rows = [index - asked.pairs.start for index in chosen]
-        values[rows, :, : effects.values.shape[2]] = effects.values
-    return {"values": values, "structural": structural}
+        for measured in effects.values():
+            values = tensors["values" if measured.metric == metric else measured.metric]
+            values[rows, :, : measured.values.shape[2]] = measured.values
+        for name in further:
+            tensors[f"{name}.clean"][rows] = effects[name].clean
+            tensors[f"{name}.corrupted"][rows] = effects[name].corrupted
+    return tensors
 
 
 def pack_digest(pack: Pack) -> str:
@@ -296,7 +312,19 @@ def _new_model(study: Study, texts: Sequence[str]) -> Model:
         heads=shape.heads,
         context=shape.context,
         seed=seed_of(study, "new model"),
+        device=study.spec.model.device,
     )
+
+
+def _run_on(study: Study) -> dict[str, str]:
+    """What decides the rounding of a model's numbers: their format, and the kind of device."""
+    return {"dtype": study.spec.model.dtype, "device": study.spec.model.device.partition(":")[0]}
+
+
+def _place_digest(place: Path) -> str:
+    """SHA-256 of a file, or of the files in a folder."""
+    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
+    return hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
 
 
 def _file_digest(file: Path) -> str:

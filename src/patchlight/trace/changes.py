@@ -16,7 +16,8 @@ from patchlight.trace.capture import capture
 from patchlight.trace.engine import needed, replay
 from patchlight.trace.gradients import ATTENTION, METHODS, STEPS, STREAM, Exchange, estimated, metric, reads
 from patchlight.trace.rows import ALL, COMPONENTS, Rows
-from patchlight.trace.sweep import DIRECTIONS, MEMORY, sweep
+from patchlight.trace.sites import check_component
+from patchlight.trace.sweep import DIRECTIONS, MEMORY
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -55,10 +56,10 @@ def estimate(
     `attribution` takes one forward and one backward for all cells; `integrated` takes `steps` of both; `atp_star` takes
     one forward and about half a backward a layer (see `gradients.estimated`). `memory` in bytes bounds what is held
     beside the model, down to one pair at a time. Raises InputError for what `sweep` refuses, for `pattern`,
-    `final_norm` and `logits`, and where an estimate is not finite.
+    `final_norm` and `logits`, for answers that share their first tokens, and where an estimate is not finite.
     """
     _check(model, components, direction, method)
-    alignments = [align(model.tokenizer, pair) for pair in pairs]
+    alignments = _aligned(model, pairs)
     cells = {component: np.full(shape(model, component, alignments), np.nan) for component in components}
     components, gap = tuple(cells), np.full(len(pairs), np.nan)
     for group in groups(alignments, memory // _bytes_a_token(model, alignments)):
@@ -83,10 +84,10 @@ def patch(
 ) -> Changes:
     """The exact change of the logit difference for the cells that are true in `chosen`, each patched alone.
 
-    `on_progress` gets the cells done and all cells. Raises InputError for what `sweep` refuses.
+    `on_progress` gets the cells done and all cells. Raises InputError as `estimate` does.
     """
     _check(model, tuple(chosen), direction)
-    alignments = [align(model.tokenizer, pair) for pair in pairs]
+    alignments = _aligned(model, pairs)
     cells = {component: np.full(wanted.shape, np.nan) for component, wanted in chosen.items()}
     gap = np.full(len(pairs), np.nan)
     kept = {name for component in chosen for part in needed(component, model) for name in part}
@@ -147,7 +148,21 @@ def _check(model: Model, components: Collection[str], direction: str, method: st
             fix = f"choose one of: {', '.join(choices)}"
             raise InputError(f"trace-unknown-{what}", f"no {what} {value!r} in a screen", fix=fix)
     for component in components:
-        sweep(model, (), component=component)  # of no pairs: refuses what the model does not have
+        check_component(component, model)
+        if component in ATTENTION and not model.family.interface:
+            what = f"no gradient reaches {component} in models of type {model.config.model_type}"
+            raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
+
+
+def _aligned(model: Model, pairs: Sequence[Pair]) -> list[Alignment]:
+    alignments = [align(model.tokenizer, pair) for pair in pairs]
+    late = next((pair for pair, alignment in zip(pairs, alignments, strict=True) if alignment.parting), None)
+    if late is not None:
+        what = (
+            f"the answers {late.correct!r} and {late.wrong!r} share their first tokens, and a screen reads one position"
+        )
+        raise InputError("trace-answers-part-late", what, where=f"pair {late.clean!r}", fix="use `sweep` for this pair")
+    return alignments
 
 
 def _exchange(model: Model, alignments: Sequence[Alignment], direction: str, components: Collection[str]) -> Exchange:
