@@ -90,7 +90,7 @@ def screen(
             left_out[index] = LeftOut(pair, refused.reason)
     measured = measure(model, aligned, on_progress)
     for index, (clean, corrupted) in measured.items():
-        reason = _gate(clean, corrupted, floor)
+        reason = gate(clean, corrupted, floor)
         if reason:
             left_out[index] = LeftOut(pairs[index], reason, clean, corrupted)
     kept = [index for index in range(len(pairs)) if index not in left_out]
@@ -159,7 +159,7 @@ def _differences(model: Model, batch: Sequence[Alignment]) -> Float[Tensor, "run
     return differences.reshape(2, len(batch))
 
 
-def _gate(clean: float, corrupted: float, floor: float) -> str:
+def gate(clean: float, corrupted: float, floor: float) -> str:
     """Why a pair takes no part, in stable words; empty where it takes part."""
     if not np.isfinite([clean, corrupted]).all():
         return "logits not finite"

@@ -15,6 +15,7 @@ from patchlight.pairs.align import Alignment, align, encode, mean_by_role
 from patchlight.records import Pair
 from patchlight.trace import metrics
 from patchlight.trace.capture import Run, capture
+from patchlight.trace.corruptions import Corruption, Replaced, as_corrupted, as_corruption, embeddings, replaced
 from patchlight.trace.engine import needed, replay
 from patchlight.trace.rows import COMPONENTS, HEADED, UNLAYERED, Rows
 
@@ -44,6 +45,7 @@ class Effects:
     component: str
     direction: str
     metric: str
+    corruption: Corruption = Corruption()
 
     def recovery(self, floor: float = metrics.FLOOR) -> Float[np.ndarray, "pair layer *head position"]:
         """The share of the gap brought back (denoise) or taken away (noise); NaN where the gap is under `floor`."""
@@ -89,6 +91,7 @@ def sweep(
     component: str = "resid_pre",
     direction: str = "denoise",
     metric: str = "logit_diff",
+    corruption: str | Corruption = "token",
     donors: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
@@ -104,9 +107,12 @@ def sweep(
         fix = f"choose one of: {', '.join(DIRECTIONS)}"
         raise InputError("trace-unknown-direction", f"no direction {direction!r}", fix=fix)
     _check_component(model, component)
+    corruption = as_corruption(corruption)
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
+    subjects = None if corruption.kind == "token" else replaced(model, alignments, corruption)
+    alignments = tuple(as_corrupted(alignment, corruption) for alignment in alignments)
     donor_ids = _donor_ids(model, alignments, donors)
-    work = _Work(model, alignments, donor_ids, component, direction, metric, memory)
+    work = _Work(model, alignments, donor_ids, component, direction, metric, memory, corruption, subjects)
     lengths = [len(alignment.clean_ids) for alignment in alignments]
     axes = (
         1 if component in UNLAYERED else model.n_layers,
@@ -122,12 +128,17 @@ def sweep(
             if on_progress:
                 on_progress(before + cells, total)
 
-        measured = work.measure(group, advance)
+        drawn = [work.measure(group, draw, advance) for draw in range(corruption.samples)]
+        measured = [np.mean(parts, axis=0) for parts in zip(*drawn, strict=True)]
         values[group, ..., :length], clean[group], corrupted[group] = measured
         done += len(group) * length * int(np.prod(axes))
         if on_progress:
             on_progress(done, total)
-    return Effects(values, clean, corrupted, tuple(pairs), alignments, component, direction, metric)
+    return Effects(values, clean, corrupted, tuple(pairs), alignments, component, direction, metric, corruption)
+
+
+def sweeps(model: Model, pairs: Sequence[Pair], *, metrics: Sequence[str] = ("logit_diff",), **rest: Any) -> dict[str, Effects]:
+    return {metric: sweep(model, pairs, metric=metric, **rest) for metric in metrics}
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,11 @@ class _Work:
     direction: str
     metric: str
     memory: int
+    corruption: Corruption
+    subjects: tuple[Replaced, ...] | None
 
     def measure(
-        self, group: Sequence[int], advance: Callable[[int], None]
+        self, group: Sequence[int], draw: int, advance: Callable[[int], None]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values `[pair, layer, (head,) position]`, and the clean and corrupted metric of each pair of the group."""
         chosen = [self.alignments[index] for index in group]
@@ -152,17 +165,29 @@ class _Work:
         answers = torch.tensor([(alignment.correct_id, alignment.wrong_id) for alignment in chosen])
         given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
         of_recipient, of_donor = needed(self.component, self.model)
-        recipient = capture(self.model, received, of_recipient)
-        usual = capture(self.model, given, of_donor if self.donors is None else ())
+        embedded = self._embedded(group, draw, corrupted)
+        of_given, of_received = (None, embedded) if self.direction == "denoise" else (embedded, None)
+        recipient = capture(self.model, received, of_recipient, embed=of_received)
+        usual = capture(self.model, given, of_donor if self.donors is None else (), embed=of_given)
         donor = usual
         if self.donors is not None:
             donor = capture(self.model, torch.tensor([self.donors[index] for index in group]), of_donor)
         unpatched = [self._metric(run, answers) for run in (usual, recipient)]
-        values = self._values(recipient, donor, answers, advance)
+        differs = recipient.ids != donor.ids
+        for row, alignment in enumerate(chosen):
+            differs[row, list(alignment.differing)] = True
+        values = self._values(recipient, donor, differs, answers, advance)
         both = unpatched if self.direction == "denoise" else unpatched[::-1]
         return values, both[0].double().numpy(), both[1].double().numpy()
 
-    def _values(self, recipient: Run, donor: Run, answers: Tensor, advance: Callable[[int], None]) -> np.ndarray:
+    def _embedded(self, group: Sequence[int], draw: int, ids: Tensor) -> Tensor | None:
+        """What the corrupted runs start from; None where their own tokens do."""
+        if self.subjects is None:
+            return None
+        subjects = [self.subjects[index] for index in group]
+        return embeddings(self.model, ids, [each.positions for each in subjects], [each.vectors[draw] for each in subjects])
+
+    def _values(self, recipient: Run, donor: Run, differs: Tensor, answers: Tensor, advance: Callable[[int], None]) -> np.ndarray:
         count, length = recipient.ids.shape
         if self.component in ("final_norm", "logits"):
             # Nothing runs behind these: at the last position the metric is the donor's, elsewhere they are not read.
@@ -179,7 +204,7 @@ class _Work:
             done += cells
             advance(done)
 
-        normed = replay(self.model, recipient, donor, rows, memory=self.memory // 2, on_pass=on_pass)
+        normed = replay(self.model, recipient, donor, rows, memory=self.memory // 2, differs=differs, on_pass=on_pass)
         values = metrics.measure(self.model, self.metric, normed[:, -1], answers[rows.pair].to(self.model.device))
         if not bool(torch.isfinite(values).all()):
             what = "a patched run gave values that are not finite"
