@@ -45,7 +45,9 @@ def shown(made: Robustness) -> str:
         "|---|---|---|---|---|---|",
     ]
     for cell in made.cells:
-        spans = [f"{each.estimate:.2f} ({each.low:.2f} to {each.high:.2f})" for each in (cell.correlation, cell.overlap)]
+        spans = [
+            f"{each.estimate:.2f} ({each.low:.2f} to {each.high:.2f})" for each in (cell.correlation, cell.overlap)
+        ]
         lines.append(f"| {cell.corruption} | {cell.metric} | {cell.facts} | {spans[0]} | {spans[1]} | {cell.reading} |")
     return "\n".join([*lines, "", made.conclusion, f"Stability of the default's list: {made.stability:.2f}"])
 

@@ -16,7 +16,8 @@ from patchlight.pairs.build import build_pairs
 from patchlight.records import Pair
 from patchlight.trace.corruptions import Corruption
 from patchlight.trace.sweep import sweep
-from patchlight.verify.robustness import FactMap, Robustness, compare, robustness
+from patchlight.verify.agreement import FactMap, Robustness, compare
+from patchlight.verify.robustness import robustness
 
 LAYERS = 6
 

@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
-from patchlight.report import figures
+from patchlight.report import figures, robustness
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
@@ -56,6 +56,7 @@ def render(contents: ReportContents, language: str) -> str:
         scale=colour_scale(texts),
         kinds=list(dict.fromkeys(result.kind for point in contents.checkpoints for result in point.kinds)),
         figures=figures,
+        robustness=robustness,
         **_helpers(texts),
     )
 

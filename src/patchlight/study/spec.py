@@ -19,6 +19,7 @@ from patchlight.packs.yaml_source import load_yaml
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
+OtherCorruption = Literal["gaussian", "mean", "zero", "resample"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
@@ -110,6 +111,9 @@ class Sweep(Section):
     components: tuple[Component, ...] = Field(default=("resid_pre", "attn_out", "mlp_out"), min_length=1)
     directions: tuple[Direction, ...] = Field(default=("denoise", "noise"), min_length=1)
     metric: Literal["logit_diff"] = "logit_diff"
+    corruptions: tuple[OtherCorruption, ...] = Field(
+        default=(), description="Measure the first direction again with these corruptions: do the maps agree?"
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
 
 

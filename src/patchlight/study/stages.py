@@ -168,7 +168,7 @@ def identities_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair])
         proven = prove(checkpoint.model, pairs)
         return Result(parts={"identities": pd.DataFrame([dataclasses.asdict(each) for each in proven])})
 
-    inputs = {"model": checkpoint.digest, "dtype": study.spec.model.dtype, "pairs": _pair_rows(pairs)}
+    inputs = {"model": checkpoint.digest, "dtype": study.spec.model.dtype, "pairs": pair_rows(pairs)}
     return Unit("identities", f"{checkpoint.key}: identities", inputs, work, SWEEPS)
 
 
@@ -211,8 +211,8 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
         "component": asked.component,
         "direction": asked.direction,
         "metric": study.spec.sweep.metric,
-        "pairs": _pair_rows(mine),
-        "control": {"pairs": _pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
+        "pairs": pair_rows(mine),
+        "control": {"pairs": pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
     }
     what = f"{asked.component} {asked.direction}{' control' if asked.control else ''}"
     label = f"{checkpoint.key}: {what} {asked.pairs.start + 1}-{asked.pairs.stop}"
@@ -257,7 +257,8 @@ def pack_digest(pack: Pack) -> str:
     return hashlib.sha256(pack.file.model_dump_json().encode()).hexdigest()
 
 
-def _pair_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def pair_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Pairs as plain rows, for the inputs of a unit."""
     return [dataclasses.asdict(pair) for pair in pairs]
 
 

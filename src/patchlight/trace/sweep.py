@@ -137,7 +137,9 @@ def sweep(
     return Effects(values, clean, corrupted, tuple(pairs), alignments, component, direction, metric, corruption)
 
 
-def sweeps(model: Model, pairs: Sequence[Pair], *, metrics: Sequence[str] = ("logit_diff",), **rest: Any) -> dict[str, Effects]:
+def sweeps(
+    model: Model, pairs: Sequence[Pair], *, metrics: Sequence[str] = ("logit_diff",), **rest: Any
+) -> dict[str, Effects]:
     return {metric: sweep(model, pairs, metric=metric, **rest) for metric in metrics}
 
 
@@ -185,9 +187,13 @@ class _Work:
         if self.subjects is None:
             return None
         subjects = [self.subjects[index] for index in group]
-        return embeddings(self.model, ids, [each.positions for each in subjects], [each.vectors[draw] for each in subjects])
+        return embeddings(
+            self.model, ids, [each.positions for each in subjects], [each.vectors[draw] for each in subjects]
+        )
 
-    def _values(self, recipient: Run, donor: Run, differs: Tensor, answers: Tensor, advance: Callable[[int], None]) -> np.ndarray:
+    def _values(
+        self, recipient: Run, donor: Run, differs: Tensor, answers: Tensor, advance: Callable[[int], None]
+    ) -> np.ndarray:
         count, length = recipient.ids.shape
         if self.component in ("final_norm", "logits"):
             # Nothing runs behind these: at the last position the metric is the donor's, elsewhere they are not read.

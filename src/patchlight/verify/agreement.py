@@ -1,0 +1,243 @@
+"""How far the maps of different choices of corruption and metric agree with the default's.
+
+The default is token replacement with the logit difference. Every other choice is compared with it on the facts that
+both measure, over the sites that no choice restores by construction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from patchlight.errors import InputError
+from patchlight.pairs.align import ROLES
+from patchlight.records import Interval
+from patchlight.verify.stability import top_stability
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jaxtyping import Bool, Float
+
+TOP_SHARE = 0.05  # of the sites ranked, where no number is given
+OVERLAP_BAR = 0.5  # Jaccard: two thirds of each list are named by the other, too
+FEWEST = 5  # facts for an interval, and for a site to be ranked
+RESAMPLES = 2000
+METHOD = "percentile bootstrap over facts"
+
+
+@dataclass(frozen=True)
+class FactMap:
+    """What one corruption and one metric gave: sums over the pairs of each fact, by layer and role of `ROLES`.
+
+    `change` is what patches moved (towards the clean run in denoising, away from it in noising), `gap` the gap of the
+    pairs that have the site, 0 where a fact has none. `left_out` counts pairs by reason.
+    """
+
+    corruption: str
+    metric: str
+    facts: tuple[str, ...]
+    change: Float[np.ndarray, "fact layer role"]
+    gap: Float[np.ndarray, "fact layer role"]
+    structural: Bool[np.ndarray, "layer role"]
+    pairs: int
+    left_out: Mapping[str, int]
+
+    def of(self, facts: Sequence[str]) -> tuple[Float[np.ndarray, "fact layer role"], ...]:
+        """`change` and `gap` of some of the facts."""
+        rows = [self.facts.index(fact) for fact in facts]
+        return self.change[rows], self.gap[rows]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One corruption and metric: its map `[layer, role]`, and how far it agrees with the default's.
+
+    `effect` is the mean recovery (in noising, damage) over all facts that pass the gap gate under this choice, a ratio
+    of means, NaN where no fact has the site. `correlation` is Spearman's over the sites ranked, `overlap` the Jaccard
+    index of the strongest sites; both over the facts that the default has, too, with percentile intervals over facts.
+    """
+
+    corruption: str
+    metric: str
+    effect: Float[np.ndarray, "layer role"]
+    facts: int
+    pairs: int
+    left_out: Mapping[str, int]
+    correlation: Interval
+    overlap: Interval
+
+    @property
+    def name(self) -> str:
+        """The choice in words: corruption and metric."""
+        return f"{self.corruption} with {self.metric}"
+
+    @property
+    def reading(self) -> str:
+        """`agrees` or `disagrees` where the whole interval of the overlap is on that side of the bar, else `open`."""
+        if self.overlap.high < OVERLAP_BAR:
+            return "disagrees"
+        return "agrees" if self.overlap.low >= OVERLAP_BAR else "open"
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The matrix of corruptions and metrics, the default's cell first: the `top` strongest of the `ranked` sites.
+
+    `stability` is the mean overlap of the default's strongest sites with its own on resampled facts: what overlap to
+    expect of a choice that changes nothing but the facts.
+    """
+
+    component: str
+    direction: str
+    roles: tuple[str, ...]
+    ranked: Bool[np.ndarray, "layer role"]
+    top: int
+    stability: float
+    cells: tuple[Cell, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A table, one line a cell: the choice, its facts and pairs, correlation and overlap with intervals, reading."""
+        import pandas as pd
+
+        return pd.DataFrame([_line(cell) for cell in self.cells])
+
+    @property
+    def conclusion(self) -> str:
+        """One sentence: which choices name other sites than the default, which the same, which cannot be told."""
+        words = {"disagrees": "other sites are named by", "agrees": "the same by", "open": "it cannot be told for"}
+        named = {reading: [cell.name for cell in self.cells[1:] if cell.reading == reading] for reading in words}
+        parts = [f"{words[reading]} {', '.join(cells)}" for reading, cells in named.items() if cells]
+        return (
+            f"Of the {self.top} strongest of {int(self.ranked.sum())} sites of {self.component} ({self.direction}), "
+            f"beside {self.cells[0].name}: {'; '.join(parts) or 'nothing was compared'}."
+        )
+
+
+def compare(
+    maps: Sequence[FactMap],
+    component: str,
+    direction: str,
+    *,
+    top: int | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Robustness:
+    """The matrix made of measured maps, the default's first. Raises InputError where no site can be ranked."""
+    default = maps[0]
+    structural = np.any([each.structural for each in maps], axis=0)
+    ranked = ~structural & ((default.gap > 0).sum(axis=0) >= max(1, min(FEWEST, len(default.facts))))
+    if not ranked.any():
+        what = f"no site of {component} can be ranked: {len(default.facts)} facts pass the gap gate under the default"
+        raise InputError("verify-nothing-to-rank", what, fix="give pairs that the model answers, or another component")
+    count = top or math.ceil(TOP_SHARE * ranked.sum())
+    present = (default.gap > 0).any(axis=tuple(range(default.gap.ndim - 1)))
+    cells = tuple(_cell(each, default, ranked, count, present, seed, resamples) for each in maps)
+    return Robustness(
+        component,
+        direction,
+        roles=tuple(role for role, here in zip(ROLES, present, strict=True) if here),
+        ranked=ranked[..., present],
+        top=count,
+        stability=top_stability(_means(default, ranked), count, seed=seed),
+        cells=cells,
+    )
+
+
+def _means(each: FactMap, ranked: Bool[np.ndarray, "layer *head role"]) -> Float[np.ndarray, "fact site"]:
+    return np.where(each.gap > 0, each.change, np.nan)[:, ranked]
+
+
+def _cell(
+    each: FactMap,
+    default: FactMap,
+    ranked: Bool[np.ndarray, "layer *head role"],
+    top: int,
+    present: Bool[np.ndarray, " role"],
+    seed: int,
+    resamples: int,
+) -> Cell:
+    common = [fact for fact in each.facts if fact in default.facts]
+    weights = _weights(len(common), seed, resamples)
+    one, other = (_resampled_map(weights, *(part[:, ranked] for part in which.of(common))) for which in (each, default))
+    whole = each.change.sum(axis=0), each.gap.sum(axis=0)
+    return Cell(
+        each.corruption,
+        each.metric,
+        effect=_ratio(*whole, otherwise=np.nan)[..., present],
+        facts=len(each.facts),
+        pairs=each.pairs,
+        left_out=each.left_out,
+        correlation=_interval(_spearman(one, other), len(common)),
+        overlap=_interval(_overlap(one, other, top), len(common)),
+    )
+
+
+def _weights(facts: int, seed: int, resamples: int) -> Float[np.ndarray, "resample fact"]:
+    """How often each fact counts: once each, then as drawn again and again."""
+    if not facts:
+        return np.ones((1, 0))
+    drawn = np.random.default_rng([seed, facts]).multinomial(facts, np.full(facts, 1 / facts), size=resamples)
+    return np.vstack([np.ones(facts), drawn])
+
+
+def _resampled_map(
+    weights: Float[np.ndarray, "resample fact"],
+    change: Float[np.ndarray, "fact site"],
+    gap: Float[np.ndarray, "fact site"],
+) -> Float[np.ndarray, "resample site"]:
+    """The ratio of means on each resample; a site that no drawn fact has counts as 0."""
+    return _ratio(weights @ change, weights @ gap, otherwise=0.0)
+
+
+def _ratio(change: np.ndarray, gap: np.ndarray, otherwise: float) -> np.ndarray:
+    return np.divide(change, gap, out=np.full(change.shape, otherwise), where=gap > 0)
+
+
+def _spearman(
+    one: Float[np.ndarray, "resample site"], other: Float[np.ndarray, "resample site"]
+) -> Float[np.ndarray, " resample"]:
+    """NaN where a map is the same everywhere."""
+    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in (one, other)]
+    spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    return _ratio((ranks[0] * ranks[1]).sum(axis=1), spread, otherwise=np.nan)
+
+
+def _overlap(
+    one: Float[np.ndarray, "resample site"], other: Float[np.ndarray, "resample site"], top: int
+) -> Float[np.ndarray, " resample"]:
+    named = [np.argsort(np.argsort(-each, axis=1, kind="stable"), axis=1) < top for each in (one, other)]
+    common: np.ndarray = (named[0] & named[1]).sum(axis=1)
+    return common / (2 * top - common)
+
+
+def _interval(values: Float[np.ndarray, " resample"], facts: int) -> Interval:
+    """The first value with the percentile interval of the others; no interval below the fewest facts."""
+    estimate = float(values[0]) if facts else math.nan
+    resampled = values[1:][np.isfinite(values[1:])]
+    if facts < FEWEST or not len(resampled):
+        return Interval(estimate, math.nan, math.nan, facts, method=METHOD)
+    low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
+    return Interval(estimate, low, high, facts, method=METHOD)
+
+
+def _line(cell: Cell) -> dict[str, object]:
+    measures = {
+        f"{name}{end}": getattr(getattr(cell, name), attribute)
+        for name in ("correlation", "overlap")
+        for end, attribute in (("", "estimate"), ("_low", "low"), ("_high", "high"))
+    }
+    return {
+        "corruption": cell.corruption,
+        "metric": cell.metric,
+        "facts": cell.facts,
+        "pairs": cell.pairs,
+        "left_out": sum(cell.left_out.values()),
+        "compared": cell.overlap.n,
+        **measures,
+        "reading": cell.reading,
+    }
