@@ -10,8 +10,8 @@ import patchlight
 
 def test_the_public_names_are_exactly_these() -> None:
     assert patchlight.__all__ == [
-        "Effects", "Model", "Pair", "PatchlightError", "Site", "align", "load_model", "random_init", "save_model",
-        "screen", "sweep",
+        "Effects", "Model", "Pair", "PatchlightError", "Site", "TokenPair", "align", "load_model", "random_init",
+        "save_model", "screen", "sweep", "sweeps",
     ]  # fmt: skip
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
 

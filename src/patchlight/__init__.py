@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from patchlight.model.load import load_model, random_init, save_model
     from patchlight.pairs.align import align
     from patchlight.pairs.screen import screen
-    from patchlight.records import Pair, Site
-    from patchlight.trace.sweep import Effects, sweep
+    from patchlight.records import Pair, Site, TokenPair
+    from patchlight.trace.effects import Effects
+    from patchlight.trace.sweep import sweep, sweeps
 
 __all__ = [
     "Effects",
@@ -32,26 +33,30 @@ __all__ = [
     "Pair",
     "PatchlightError",
     "Site",
+    "TokenPair",
     "align",
     "load_model",
     "random_init",
     "save_model",
     "screen",
     "sweep",
+    "sweeps",
 ]
 
 _HOMES = {
-    "Effects": "trace.sweep",
+    "Effects": "trace.effects",
     "Model": "model.anatomy",
     "Pair": "records",
     "PatchlightError": "errors",
     "Site": "records",
+    "TokenPair": "records",
     "align": "pairs.align",
     "load_model": "model.load",
     "random_init": "model.load",
     "save_model": "model.load",
     "screen": "pairs.screen",
     "sweep": "trace.sweep",
+    "sweeps": "trace.sweep",
 }
 
 

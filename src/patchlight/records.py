@@ -56,6 +56,21 @@ class Pair:
     taught: bool = True
 
 
+@dataclass(frozen=True)
+class TokenPair:
+    """A pair as token ids: the prompts as the model reads them (with its start token), and the answers after them.
+
+    What differs between the prompts is the subject. Statistics count by `fact`.
+    """
+
+    clean_ids: tuple[int, ...]
+    corrupted_ids: tuple[int, ...]
+    correct_ids: tuple[int, ...]
+    wrong_ids: tuple[int, ...]
+    fact: str = ""
+    kind: str = ""
+
+
 @dataclass(frozen=True, order=True)
 class Site:
     """A place where an activation can be replaced: component x layer x (head or neuron) x position.

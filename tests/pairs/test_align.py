@@ -95,8 +95,7 @@ def test_byte_fallback_shows_a_character_once(metaspace: PreTrainedTokenizerFast
             "(5 and 6",
         ),
         (Pair("The capital is", "The capital is", " Paris", " Rome"), "prompts are the same", "same"),
-        (Pair("of France is", "of Italy is", " Paris", " Paris"), "answers share their first token", "Paris"),
-        (Pair("of France is", "of Italy is", " Paris", " Paris and Rome"), "answers share their first token", "Paris"),
+        (Pair("of France is", "of Italy is", " Paris", " Paris"), "answers are the same", "Paris"),
         (Pair("of France is", "of Italy is", "", " Rome"), "empty answer", "no token"),
         (
             Pair("capital of France is ", "capital of Italy is ", "Paris", "Rome"),

@@ -9,11 +9,11 @@ from patchlight.errors import InputError
 from patchlight.pairs.align import Alignment
 from patchlight.records import Pair
 from patchlight.report.notebook import draw_effects
-from patchlight.trace.sweep import Effects
+from patchlight.trace.effects import Effects
 
 PAIR = Pair(clean="The drug works", corrupted="The salt works", correct=" a", wrong=" b")
 ALIGNED = Alignment(
-    (1, 2, 3), (1, 4, 3), 5, 6, (1,), ("before", "subject_last", "last"), ("The", " drug", " works"),
+    (1, 2, 3), (1, 4, 3), (5,), (6,), (1,), ("before", "subject_last", "last"), ("The", " drug", " works"),
     ("The", " salt", " works"),
 )  # fmt: skip
 

@@ -144,7 +144,7 @@ def test_other_metrics_are_read_off_the_same_patched_runs(metric, tiny, pair_of)
     with torch.no_grad():
         logits = model.hf(input_ids=torch.tensor([CLEAN])).logits[0, -1]
     probability = logits.softmax(-1)[50]
-    expected = {"logprob": probability.log(), "prob": probability, "rank": (logits > logits[50]).sum()}[metric]
+    expected = {"logprob": probability.log(), "prob": probability, "rank": -(logits > logits[50]).sum()}[metric]
     np.testing.assert_allclose(effects.clean[0], float(expected), rtol=1e-9)
     np.testing.assert_allclose(effects.values[0, -1, -1] == effects.corrupted[0], False)
 

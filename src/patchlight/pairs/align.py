@@ -15,41 +15,70 @@ from jaxtyping import Float
 
 from patchlight.errors import InputError
 from patchlight.packs.wording import mentions
-from patchlight.records import Pair
+from patchlight.records import Pair, TokenPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 PART = "·"  # shown for a token that only completes a character already shown
+BYTES = 4  # the most that a character of UTF-8 has, so the most tokens that it can be cut into
 
 
 class AlignmentRefused(InputError):
     """A pair cannot be measured as it stands; `reason` is short and stable, so that it can be counted."""
 
-    def __init__(self, reason: str, what: str, *, pair: Pair, fix: str = "") -> None:
+    def __init__(self, reason: str, what: str, *, pair: Pair | TokenPair, fix: str = "") -> None:
         code = "pair-" + re.sub(r"[^a-z]+", "-", reason.replace("'", "").lower()).strip("-")
-        super().__init__(code, what, where=f"pair {pair.clean!r}", fix=fix)
+        prompt = f"{pair.clean!r}" if isinstance(pair, Pair) else f"of tokens {pair.clean_ids}"
+        super().__init__(code, what, where=f"pair {prompt}", fix=fix)
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """A pair in tokens: both rows have the same length and the same roles.
+    """A pair in tokens: both prompts have the same length and the same roles.
 
-    `correct_id` and `wrong_id` are the first tokens of the answers as they follow the prompts. `differing`
-    lists the positions whose tokens differ. `roles` (per position): bos, before, subject_first, subject_mid,
-    subject_last, relation, last. `words` and `corrupted_words`: what a token adds to the text, as read.
+    `correct_ids` and `wrong_ids` are the answers as they follow the prompts. `differing` lists the positions whose
+    tokens differ. `roles` (per position): bos, before, subject_first, subject_mid, subject_last, relation, last.
+    `words` and `corrupted_words`: what a token adds to the text, as read.
     """
 
     clean_ids: tuple[int, ...]
     corrupted_ids: tuple[int, ...]
-    correct_id: int
-    wrong_id: int
+    correct_ids: tuple[int, ...]
+    wrong_ids: tuple[int, ...]
     differing: tuple[int, ...]
     roles: tuple[str, ...]
     words: tuple[str, ...]
     corrupted_words: tuple[str, ...]
+
+    @property
+    def parting(self) -> int:
+        """How many tokens the answers have in common before they part."""
+        pairs = enumerate(zip(self.correct_ids, self.wrong_ids, strict=False))
+        return next((i for i, (one, other) in pairs if one != other), min(len(self.correct_ids), len(self.wrong_ids)))
+
+    @property
+    def parted(self) -> bool:
+        """False where one answer begins with the whole of the other, so that no token tells them apart."""
+        return self.parting < min(len(self.correct_ids), len(self.wrong_ids))
+
+    @property
+    def correct_id(self) -> int:
+        """The token of the correct answer where the answers part. Raises InputError where they do not."""
+        return self._at_parting(self.correct_ids)
+
+    @property
+    def wrong_id(self) -> int:
+        """The token of the wrong answer where the answers part. Raises InputError where they do not."""
+        return self._at_parting(self.wrong_ids)
+
+    def _at_parting(self, ids: tuple[int, ...]) -> int:
+        if not self.parted:
+            what = f"one answer begins with the other: {self.correct_ids} and {self.wrong_ids}"
+            raise InputError("pair-one-answer-begins-with-the-other", what, fix="choose another wrong answer")
+        return ids[self.parting]
 
 
 @dataclass(frozen=True)
@@ -70,13 +99,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return _encode(tokenizer, text).ids
 
 
-def align(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Alignment:
+def align(tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair) -> Alignment:
     """The pair in tokens, position by position.
 
     Raises AlignmentRefused, with the reason, where the prompts do not have the same number of tokens and the
-    same roles, or where the answers are not told apart by their first token.
+    same roles, or where the answers are empty, are the same, or are other tokens after the other prompt.
     """
-    clean, corrupted = _encode(tokenizer, pair.clean), _encode(tokenizer, pair.corrupted)
+    clean, corrupted = _prompts(tokenizer, pair)
     if len(clean.ids) != len(corrupted.ids):
         counts = f"{len(clean.ids)} and {len(corrupted.ids)}"
         tokens = " against ".join("|".join(_words(tokenizer, prompt)) for prompt in (clean, corrupted))
@@ -85,12 +114,12 @@ def align(tokenizer: PreTrainedTokenizerBase, pair: Pair) -> Alignment:
     differing = tuple(i for i, ids in enumerate(zip(clean.ids, corrupted.ids, strict=True)) if ids[0] != ids[1])
     if not differing:
         _refuse(pair, "prompts are the same", "clean and corrupted prompt are the same in tokens")
-    correct_id, wrong_id = _answer_ids(tokenizer, pair, clean, corrupted)
+    correct_ids, wrong_ids = _answer_ids(tokenizer, pair, clean, corrupted)
     return Alignment(
         clean_ids=clean.ids,
         corrupted_ids=corrupted.ids,
-        correct_id=correct_id,
-        wrong_id=wrong_id,
+        correct_ids=correct_ids,
+        wrong_ids=wrong_ids,
         differing=differing,
         roles=_roles(pair, clean, corrupted, differing),
         words=_words(tokenizer, clean),
@@ -116,19 +145,29 @@ def refuse_leak(tokenizer: PreTrainedTokenizerBase, pair: Pair, alignment: Align
     """Raises AlignmentRefused where an answer stands in a prompt (guard 5 of the method).
 
     An answer stands in a prompt as a word (whatever the case; anywhere in scripts that write no spaces), or
-    by its first token. A first token that is only part of a character says nothing and is passed over.
+    by its first token, or by the first that tells it from the other answer. A token that is only part of a
+    character says nothing and is passed over.
     """
-    for answer, token in ((pair.correct, alignment.correct_id), (pair.wrong, alignment.wrong_id)):
+    parting = alignment.parting if alignment.parted else 0
+    for answer, answer_ids in ((pair.correct, alignment.correct_ids), (pair.wrong, alignment.wrong_ids)):
+        token = answer_ids[parting]
         for prompt, ids in ((pair.clean, alignment.clean_ids), (pair.corrupted, alignment.corrupted_ids)):
             if mentions(prompt, answer):
                 _refuse(pair, "answer in the prompt", f"the answer {answer.strip()!r} stands in {prompt!r}")
             if token in ids and "\ufffd" not in tokenizer.decode([token]):
                 piece = tokenizer.decode([token])
-                what = f"{piece!r}, the first token of the answer {answer.strip()!r}, stands in {prompt!r}"
+                what = f"{piece!r}, with which the answer {answer.strip()!r} begins to differ, stands in {prompt!r}"
                 _refuse(pair, "answer's first token in the prompt", what)
 
 
-def _refuse(pair: Pair, reason: str, what: str, fix: str = "write the pair with other words") -> NoReturn:
+def refuse_unparted(pair: Pair | TokenPair, alignment: Alignment) -> None:
+    """Raises AlignmentRefused where one answer begins with the other: no single token tells them apart."""
+    if not alignment.parted:
+        what = f"one answer begins with the other: tokens {alignment.correct_ids} and {alignment.wrong_ids}"
+        _refuse(pair, "one answer begins with the other", what, "choose another wrong answer, or logprob_diff")
+
+
+def _refuse(pair: Pair | TokenPair, reason: str, what: str, fix: str = "write the pair with other words") -> NoReturn:
     raise AlignmentRefused(reason, what, pair=pair, fix=fix)
 
 
@@ -146,34 +185,60 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> _Encoded:
     return _Encoded(text, tuple(coded["input_ids"][:end]), spans, tuple(special[:end]))
 
 
+def _prompts(tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair) -> tuple[_Encoded, _Encoded]:
+    if isinstance(pair, TokenPair):
+        return _decoded(tokenizer, pair.clean_ids), _decoded(tokenizer, pair.corrupted_ids)
+    return _encode(tokenizer, pair.clean), _encode(tokenizer, pair.corrupted)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> _Encoded:
+    """A prompt known by its tokens. A character that is cut into several tokens belongs to each of them."""
+    special = set(tokenizer.all_special_ids)
+    start = next((i for i, token in enumerate(ids) if token not in special), len(ids))
+    text, spans, parts = "", [(0, 0)] * start, list[int]()
+    for token in ids[start:]:
+        parts.append(token)
+        piece = str(tokenizer.decode(parts))
+        if "\ufffd" in piece and len(parts) < BYTES and len(spans) + len(parts) < len(ids):
+            continue
+        spans += [(len(text), len(text) + len(piece))] * len(parts)
+        text, parts = text + piece, []
+    return _Encoded(text, tuple(ids), tuple(spans), tuple(i < start for i in range(len(ids))))
+
+
 def _answer_ids(
-    tokenizer: PreTrainedTokenizerBase, pair: Pair, clean: _Encoded, corrupted: _Encoded
-) -> tuple[int, int]:
-    correct = _first_token(tokenizer, pair, clean, pair.correct)
-    wrong = _first_token(tokenizer, pair, clean, pair.wrong)
+    tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair, clean: _Encoded, corrupted: _Encoded
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if isinstance(pair, TokenPair):
+        correct, wrong = tuple(pair.correct_ids), tuple(pair.wrong_ids)
+    else:
+        answers = pair.correct, pair.wrong
+        correct, wrong = (_continuation(tokenizer, pair, clean, answer) for answer in answers)
+        if (correct, wrong) != tuple(_continuation(tokenizer, pair, corrupted, answer) for answer in answers):
+            what = "the answers are other tokens after the corrupted prompt than after the clean one"
+            _refuse(pair, "answers are cut differently", what)
+    if not correct or not wrong:
+        _refuse(pair, "empty answer", "an answer adds no token to the prompt", "write the answer out")
     if correct == wrong:
-        what = f"{pair.correct!r} and {pair.wrong!r} share their first token {tokenizer.decode([correct])!r}"
-        _refuse(pair, "answers share their first token", what, "choose another wrong answer")
-    after_corrupted = tuple(_first_token(tokenizer, pair, corrupted, answer) for answer in (pair.correct, pair.wrong))
-    if after_corrupted != (correct, wrong):
-        what = "the answers begin with other tokens after the corrupted prompt than after the clean one"
-        _refuse(pair, "answers are cut differently", what)
+        what = f"the correct and the wrong answer are both {tokenizer.decode(correct)!r}"
+        _refuse(pair, "answers are the same", what, "choose another wrong answer")
     return correct, wrong
 
 
-def _first_token(tokenizer: PreTrainedTokenizerBase, pair: Pair, prompt: _Encoded, answer: str) -> int:
-    whole = encode(tokenizer, prompt.text + answer)
-    before = len(prompt.ids)
+def _continuation(tokenizer: PreTrainedTokenizerBase, pair: Pair, prompt: _Encoded, answer: str) -> tuple[int, ...]:
+    """The answer's tokens after the prompt; the two are encoded together."""
+    whole, before = encode(tokenizer, prompt.text + answer), len(prompt.ids)
     if whole[:before] != prompt.ids:
         what = f"the answer {answer!r} merges with the end of {prompt.text!r} into other tokens"
         fix = "end the prompt before the space, and begin the answer with it"
         _refuse(pair, "answer merges with the prompt", what, fix)
-    if len(whole) == before:
-        _refuse(pair, "empty answer", f"the answer {answer!r} adds no token", "write the answer out")
-    return whole[before]
+    return whole[before:]
 
 
-def _roles(pair: Pair, clean: _Encoded, corrupted: _Encoded, differing: Sequence[int]) -> tuple[str, ...]:
+def _roles(pair: Pair | TokenPair, clean: _Encoded, corrupted: _Encoded, differing: Sequence[int]) -> tuple[str, ...]:
+    if isinstance(pair, TokenPair):
+        span = differing[0], differing[-1]
+        return tuple(_role(position, span, clean) for position in range(len(clean.ids)))
     span = _subject_span(pair, clean, pair.subject, differing)
     corrupted_span = _subject_span(pair, corrupted, pair.corrupted_subject, differing)
     if pair.subject and pair.corrupted_subject and span != corrupted_span:

@@ -10,8 +10,7 @@ from patchlight.judge.statistics import ratio_of_means
 from patchlight.report.charts import heat_map
 from patchlight.report.svg import Drawing
 from patchlight.report.texts import Texts, read_texts
-from patchlight.trace.metrics import FLOOR
-from patchlight.trace.sweep import Effects
+from patchlight.trace.effects import Effects
 
 
 def draw_effects(effects: Effects, pair: int | None = None, *, language: str = "en") -> Drawing:
@@ -31,6 +30,8 @@ def draw_effects(effects: Effects, pair: int | None = None, *, language: str = "
     else:
         alignment = effects.alignments[pair or 0]
         columns, differing = alignment.words, alignment.differing
+        if effects.columns:
+            columns, differing = tuple(texts.word("role", name) for name in effects.columns), ()
         shares = effects.recovery()[pair or 0, :, : len(columns)]
     names = {
         "component": texts.word("component", effects.component),
@@ -47,7 +48,7 @@ def _by_role(effects: Effects, texts: Texts) -> tuple[tuple[str, ...], Float[np.
     clean, corrupted = effects.clean[:, None, None], effects.corrupted[:, None, None]
     moved = values - corrupted if effects.direction == "denoise" else clean - values
     gaps = effects.clean - effects.corrupted
-    kept = np.flatnonzero(gaps >= FLOOR)
+    kept = np.flatnonzero(gaps >= effects.floor)
     shares = np.full(values.shape[1:], np.nan)
     if len(kept):
         shares = ratio_of_means(moved[kept], gaps[kept], [str(index) for index in kept])

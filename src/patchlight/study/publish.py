@@ -19,7 +19,8 @@ from patchlight.study.results import CheckpointResults, SweepResult
 
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
-    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `questions.csv`, `left_out.csv` and `summary.json`.
+    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `questions.csv`,
+    `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
         folder.mkdir(parents=True, exist_ok=True)

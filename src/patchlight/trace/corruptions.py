@@ -62,6 +62,9 @@ class Corruption:
         return f"{self.kind} ({', '.join(other)})" if other else self.kind
 
 
+TOKEN = Corruption()
+
+
 @dataclass(frozen=True)
 class Replaced:
     """What stands in place of the embeddings at a subject's `positions`; `partner` is the pair it was taken from."""
@@ -86,7 +89,7 @@ def subject_positions(alignment: Alignment) -> tuple[int, ...]:
 
 
 def as_corrupted(alignment: Alignment, corruption: Corruption) -> Alignment:
-    """The pair as it runs under a corruption: of embeddings, both runs have the clean tokens and the subject differs."""
+    """The pair as it runs: where embeddings are corrupted, both runs have the clean tokens and the subject differs."""
     if corruption.kind == "token":
         return alignment
     return replace(
@@ -126,13 +129,12 @@ def replaced(model: Model, alignments: Sequence[Alignment], corruption: Corrupti
 def embeddings(
     model: Model,
     ids: Int[Tensor, "prompt position"],
-    positions: Sequence[Sequence[int]],
-    vectors: Sequence[Float[Tensor, "token width"]],
+    subjects: Sequence[tuple[Sequence[int], Float[Tensor, "token width"]]],
 ) -> Float[Tensor, "prompt position width"]:
-    """The token embeddings of prompts with these vectors at these positions, for `capture(..., embed=)`."""
+    """The token embeddings of prompts, each with these vectors at these positions; for `capture(..., embed=)`."""
     embedded = _embedded(model, ids).clone()
-    for row, (places, given) in enumerate(zip(positions, vectors, strict=True)):
-        embedded[row, list(places)] = given
+    for row, (positions, vectors) in enumerate(subjects):
+        embedded[row, list(positions)] = vectors
     return embedded
 
 
@@ -165,7 +167,7 @@ def _resampled(model: Model, alignments: Sequence[Alignment], seed: int) -> tupl
 
 
 def _other(alignment: Alignment, candidate: Alignment) -> bool:
-    return _subject(candidate) != _subject(alignment) and candidate.correct_id != alignment.correct_id
+    return _subject(candidate) != _subject(alignment) and candidate.correct_ids != alignment.correct_ids
 
 
 def _noise(alignment: Alignment, corruption: Corruption, width: int) -> Float[Tensor, "draw token width"]:

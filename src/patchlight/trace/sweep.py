@@ -2,276 +2,338 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from patchlight.errors import InputError
-from patchlight.pairs.align import Alignment, align, encode, mean_by_role
-from patchlight.records import Pair
-from patchlight.trace import metrics
+from patchlight.errors import BudgetExceeded, InputError
+from patchlight.pairs.align import Alignment, align, encode
+from patchlight.pairs.answers import Answers, read, refuse_unreadable, require_metrics, shape
+from patchlight.records import Pair, TokenPair
 from patchlight.trace.capture import Run, capture
+from patchlight.trace.cells import POSITIONS, Sites, columns_of, places_of, require_known, rows_of, sites_of
 from patchlight.trace.corruptions import Corruption, Replaced, as_corrupted, as_corruption, embeddings, replaced
+from patchlight.trace.effects import Effects
 from patchlight.trace.engine import needed, replay
-from patchlight.trace.rows import COMPONENTS, HEADED, UNLAYERED, Rows
+from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from patchlight.model.anatomy import Model
 
-MEMORY = 1 << 30  # bytes for captured runs and the state of a pass, beside the model
+MEMORY = 1 << 30  # bytes for captured runs, the state of a pass and what metrics need, beside the model
+HALVINGS = 3  # of the memory, where the machine has less
 DIRECTIONS = ("denoise", "noise")
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The metric after each single patch: `values[pair, layer, position]`, with heads `[pair, layer, head, position]`.
-
-    NaN where a shorter prompt has no position. `clean` and `corrupted` are the metric without a patch, per pair.
-    """
-
-    values: Float[np.ndarray, "pair layer *head position"]
-    clean: Float[np.ndarray, "pair"]
-    corrupted: Float[np.ndarray, "pair"]
-    pairs: tuple[Pair, ...]
-    alignments: tuple[Alignment, ...]
-    component: str
-    direction: str
-    metric: str
-    corruption: Corruption = Corruption()
-
-    def recovery(self, floor: float = metrics.FLOOR) -> Float[np.ndarray, "pair layer *head position"]:
-        """The share of the gap brought back (denoise) or taken away (noise); NaN where the gap is under `floor`."""
-        share = metrics.recovery if self.direction == "denoise" else metrics.damage
-        return share(self.values, self.clean, self.corrupted, floor)
-
-    def plot(self, pair: int | None = None) -> Any:
-        """A drawing for a notebook: words as columns for one pair, roles for several; `.save(path)` writes an SVG."""
-        # The report's renderer, found by name: a stage does not import the rooms to its right.
-        return importlib.import_module("patchlight.report.notebook").draw_effects(self, pair)
-
-    def by_role(self) -> tuple[tuple[str, ...], Float[np.ndarray, "pair layer *head role"]]:
-        """The roles that occur, and the mean value over the positions of each role (NaN where a pair has none)."""
-        return mean_by_role(self.values, [alignment.roles for alignment in self.alignments])
-
-    def to_frame(self) -> pd.DataFrame:
-        """A tidy table, one line a cell: pair, fact, kind, layer, head, position, role, token, value, recovery."""
-        import pandas as pd
-
-        cells = np.argwhere(~np.isnan(self.values))
-        pair, position = cells[:, 0], cells[:, -1]
-        words = np.array([(*a.words, *[""] * (self.values.shape[-1] - len(a.words))) for a in self.alignments])
-        roles = np.array([(*a.roles, *[""] * (self.values.shape[-1] - len(a.roles))) for a in self.alignments])
-        columns = {
-            "pair": pair,
-            "fact": np.array([p.fact for p in self.pairs])[pair],
-            "kind": np.array([p.kind for p in self.pairs])[pair],
-            "layer": cells[:, 1],
-            "head": cells[:, 2] if self.values.ndim == 4 else None,
-            "position": position,
-            "role": roles[pair, position],
-            "token": words[pair, position],
-            "value": self.values[tuple(cells.T)],
-            "recovery": self.recovery()[tuple(cells.T)],
-        }
-        return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
+ROW_BYTES = 6 * 8 * 4  # of a replaced activation in the tables of rows, and their copies while rows are cut
 
 
 def sweep(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair | TokenPair],
     *,
     component: str = "resid_pre",
     direction: str = "denoise",
     metric: str = "logit_diff",
+    positions: str = "each",
+    window: int = 1,
+    groups: int | None = None,
     corruption: str | Corruption = "token",
-    donors: Sequence[str] | None = None,
+    donors: Sequence[str | Sequence[int]] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
 ) -> Effects:
-    """The metric after replacing `component` at each layer and position (and head) of each pair, one at a time.
-
-    Denoising puts what the clean run has into the corrupted run, noising the reverse. `donors`, a prompt for each pair
-    of equal length in tokens, replaces the run that gives (a control). `on_progress` gets the cells done and all cells.
-    `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Raises
-    InputError for a pair that does not align, a component that the model does not have, and a donor of another length.
-    """
-    if direction not in DIRECTIONS:
-        fix = f"choose one of: {', '.join(DIRECTIONS)}"
-        raise InputError("trace-unknown-direction", f"no direction {direction!r}", fix=fix)
-    _check_component(model, component)
-    corruption = as_corruption(corruption)
-    alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
-    subjects = None if corruption.kind == "token" else replaced(model, alignments, corruption)
-    alignments = tuple(as_corrupted(alignment, corruption) for alignment in alignments)
-    donor_ids = _donor_ids(model, alignments, donors)
-    work = _Work(model, alignments, donor_ids, component, direction, metric, memory, corruption, subjects)
-    lengths = [len(alignment.clean_ids) for alignment in alignments]
-    axes = (
-        1 if component in UNLAYERED else model.n_layers,
-        *([_units(model, component)] if component in HEADED else []),
-    )
-    values = np.full((len(pairs), *axes, max(lengths, default=0)), np.nan)
-    clean, corrupted = np.full((2, len(pairs)), np.nan)
-    total, done = sum(lengths) * int(np.prod(axes)), 0
-    for group in _batches(work, lengths):
-        length = lengths[group[0]]
-
-        def advance(cells: int, before: int = done) -> None:
-            if on_progress:
-                on_progress(before + cells, total)
-
-        drawn = [work.measure(group, draw, advance) for draw in range(corruption.samples)]
-        measured = [np.mean(parts, axis=0) for parts in zip(*drawn, strict=True)]
-        values[group, ..., :length], clean[group], corrupted[group] = measured
-        done += len(group) * length * int(np.prod(axes))
-        if on_progress:
-            on_progress(done, total)
-    return Effects(values, clean, corrupted, tuple(pairs), alignments, component, direction, metric, corruption)
+    """The effects under one metric; see `sweeps`."""
+    return sweeps(
+        model,
+        pairs,
+        metrics=(metric,),
+        component=component,
+        direction=direction,
+        positions=positions,
+        window=window,
+        groups=groups,
+        corruption=corruption,
+        donors=donors,
+        on_progress=on_progress,
+        memory=memory,
+    )[metric]
 
 
 def sweeps(
-    model: Model, pairs: Sequence[Pair], *, metrics: Sequence[str] = ("logit_diff",), **rest: Any
+    model: Model,
+    pairs: Sequence[Pair | TokenPair],
+    *,
+    metrics: Sequence[str] = ("logit_diff",),
+    component: str = "resid_pre",
+    direction: str = "denoise",
+    positions: str = "each",
+    window: int = 1,
+    groups: int | None = None,
+    corruption: str | Corruption = "token",
+    donors: Sequence[str | Sequence[int]] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    memory: int = MEMORY,
 ) -> dict[str, Effects]:
-    return {metric: sweep(model, pairs, metric=metric, **rest) for metric in metrics}
+    """For each metric, its value after replacing `component` at each layer and position (and head), one at a time.
+
+    All metrics are read off the same patched runs. Denoising puts what the clean run has into the corrupted run,
+    noising the reverse. Only positions of the prompt are patched; answers of several tokens follow it, teacher-forced.
+
+    `positions`: "each" by itself, "all" together, or "roles": all positions of a role together. `window` layers are
+    patched together (layer l means l to l + window - 1), to be read beside the sum of single layers. `groups` cuts
+    the hidden neurons of `mlp_hidden` into so many equal groups. `corruption` says how corrupted runs are made (see
+    `Corruption`; a word stands for its usual settings); the metric is the mean over its draws. `donors`, a prompt (or
+    its token ids) for each pair of equal length in tokens, replaces the run that gives (a control).
+
+    `on_progress` gets the cells done and all cells (more where both answers or several draws have to be run).
+    `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the
+    machine has less, half of it is tried, three times at most.
+
+    Raises InputError for a pair that does not align or cannot be corrupted so or that a metric cannot tell apart, a
+    setting that is not there, a donor of another length and values that are not finite; BudgetExceeded where memory
+    runs out.
+    """
+    require_metrics(metrics)
+    require_known("direction", direction, DIRECTIONS)
+    require_known("positions", positions, POSITIONS)
+    alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
+    for pair, alignment in zip(pairs, alignments, strict=True):
+        refuse_unreadable(pair, alignment, metrics)
+    corruption = as_corruption(corruption)
+    subjects = None if corruption.kind == "token" else replaced(model, alignments, corruption)
+    alignments = tuple(as_corrupted(alignment, corruption) for alignment in alignments)
+    columns = columns_of(alignments, positions)
+    sites = sites_of(model, component, window, groups)
+    donor_ids = _donor_ids(model, alignments, donors)
+    work = _Work(
+        model, alignments, donor_ids, sites, direction, tuple(metrics), columns, memory, corruption.samples, subjects
+    )
+    width = len(columns) or max((len(alignment.clean_ids) for alignment in alignments), default=0)
+    values = {metric: np.full((len(pairs), *sites.axes, width), np.nan) for metric in metrics}
+    clean, corrupted = ({metric: np.full(len(pairs), np.nan) for metric in metrics} for _ in range(2))
+    for batch, measured in _measured(work, on_progress):
+        for metric in metrics:
+            part = measured.values[metric]
+            values[metric][batch, ..., : part.shape[-1]] = part
+            clean[metric][batch], corrupted[metric][batch] = measured.clean[metric], measured.corrupted[metric]
+    return {
+        metric: Effects(
+            values[metric],
+            clean[metric],
+            corrupted[metric],
+            tuple(pairs),
+            alignments,
+            component,
+            direction,
+            metric,
+            columns,
+            window,
+            corruption,
+        )
+        for metric in metrics
+    }
+
+
+class _Measured(NamedTuple):
+    """By metric: values `[pair, layer, (head,) place]`, and the clean and corrupted metric of each pair."""
+
+    values: dict[str, np.ndarray]
+    clean: dict[str, np.ndarray]
+    corrupted: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class _Work:
-    """One sweep's settings, and the measurement of a group of pairs of one length."""
+    """One sweep's settings, and the measurement of a batch of pairs of one shape."""
 
     model: Model
     alignments: tuple[Alignment, ...]
     donors: tuple[tuple[int, ...], ...] | None
-    component: str
+    sites: Sites
     direction: str
-    metric: str
+    metrics: tuple[str, ...]
+    columns: tuple[str, ...]
     memory: int
-    corruption: Corruption
-    subjects: tuple[Replaced, ...] | None
+    draws: int
+    subjects: tuple[Replaced, ...] | None  # None where corrupted runs have tokens of their own
 
-    def measure(
-        self, group: Sequence[int], draw: int, advance: Callable[[int], None]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values `[pair, layer, (head,) position]`, and the clean and corrupted metric of each pair of the group."""
-        chosen = [self.alignments[index] for index in group]
-        clean = torch.tensor([alignment.clean_ids for alignment in chosen])
-        corrupted = torch.tensor([alignment.corrupted_ids for alignment in chosen])
-        answers = torch.tensor([(alignment.correct_id, alignment.wrong_id) for alignment in chosen])
-        given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
-        of_recipient, of_donor = needed(self.component, self.model)
-        embedded = self._embedded(group, draw, corrupted)
-        of_given, of_received = (None, embedded) if self.direction == "denoise" else (embedded, None)
-        recipient = capture(self.model, received, of_recipient, embed=of_received)
-        usual = capture(self.model, given, of_donor if self.donors is None else (), embed=of_given)
-        donor = usual
-        if self.donors is not None:
-            donor = capture(self.model, torch.tensor([self.donors[index] for index in group]), of_donor)
-        unpatched = [self._metric(run, answers) for run in (usual, recipient)]
-        differs = recipient.ids != donor.ids
-        for row, alignment in enumerate(chosen):
-            differs[row, list(alignment.differing)] = True
-        values = self._values(recipient, donor, differs, answers, advance)
-        both = unpatched if self.direction == "denoise" else unpatched[::-1]
-        return values, both[0].double().numpy(), both[1].double().numpy()
+    def measure(self, batch: Sequence[int], advance: Callable[[int], None]) -> _Measured:
+        """Each metric of each cell, the mean over draws; `advance` gets the rows of a pass when it is done."""
+        drawn = [self._measure(batch, draw, advance) for draw in range(self.draws)]
+        return _Measured(
+            *(
+                {metric: np.mean([each[metric] for each in parts], axis=0) for metric in self.metrics}
+                for parts in zip(*drawn, strict=True)
+            )
+        )
 
-    def _embedded(self, group: Sequence[int], draw: int, ids: Tensor) -> Tensor | None:
-        """What the corrupted runs start from; None where their own tokens do."""
+    def _measure(self, batch: Sequence[int], draw: int, advance: Callable[[int], None]) -> _Measured:
+        chosen = [self.alignments[index] for index in batch]
+        answers = Answers.of(chosen, self.metrics)
+        places = torch.tensor(np.array([places_of(alignment, self.columns) for alignment in chosen]))
+        rows = rows_of(self.sites, places)
+        given, received, patched = [], [], []
+        for continuation in answers.continuations:
+            recipient, usual, donor = self._runs(batch, continuation, draw)
+            given.append(usual.final)
+            received.append(recipient.final)
+            patched.append(self._patched(batch, recipient, donor, rows, advance))
+        clean, corrupted = (given, received) if self.direction == "denoise" else (received, given)
+        single, truth = torch.arange(len(batch)), clean[0][:, answers.parting]
+        values = self._read(patched, answers, rows.pair, truth)
+        cells = (len(batch), *self.sites.axes, places.shape[1])
+        absent = ~places.any(-1).numpy().reshape(len(batch), *[1] * len(self.sites.axes), -1)
+        return _Measured(
+            {metric: np.where(absent, np.nan, value.reshape(cells)) for metric, value in values.items()},
+            self._read(clean, answers, single, truth),
+            self._read(corrupted, answers, single, truth),
+        )
+
+    def _runs(self, batch: Sequence[int], continuation: Int[Tensor, "pair token"], draw: int) -> tuple[Run, Run, Run]:
+        """The run that receives, the one that usually gives, and the one that does; each goes on with the answer."""
+        chosen, read_last = [self.alignments[index] for index in batch], continuation.shape[1] + 1
+        clean, corrupted = [a.clean_ids for a in chosen], [a.corrupted_ids for a in chosen]
+        noising = self.direction == "noise"
+        given, received = (corrupted, clean) if noising else (clean, corrupted)
+        of_recipient, of_donor = needed(self.sites.component, self.model)
+
+        def run(prompts: Sequence[tuple[int, ...]], keep: set[str], *, corrupt: bool = False) -> Run:
+            ids = torch.cat([torch.tensor(prompts), continuation], dim=1)
+            embed = self._embedded(batch, draw, ids) if corrupt else None
+            return capture(self.model, ids, keep, read=read_last, embed=embed)
+
+        recipient = run(received, of_recipient, corrupt=not noising)
+        if self.donors is None:
+            donor = run(given, of_donor, corrupt=noising)
+            return recipient, donor, donor
+        usual = run(given, set(), corrupt=noising)
+        return recipient, usual, run([self.donors[index] for index in batch], of_donor)
+
+    def _embedded(self, batch: Sequence[int], draw: int, ids: Tensor) -> Float[Tensor, "pair position width"] | None:
         if self.subjects is None:
             return None
-        subjects = [self.subjects[index] for index in group]
-        return embeddings(
-            self.model, ids, [each.positions for each in subjects], [each.vectors[draw] for each in subjects]
-        )
+        subjects = [self.subjects[index] for index in batch]
+        return embeddings(self.model, ids, [(each.positions, each.vectors[draw]) for each in subjects])
 
-    def _values(
-        self, recipient: Run, donor: Run, differs: Tensor, answers: Tensor, advance: Callable[[int], None]
-    ) -> np.ndarray:
-        count, length = recipient.ids.shape
-        if self.component in ("final_norm", "logits"):
-            # Nothing runs behind these: at the last position the metric is the donor's, elsewhere they are not read.
-            values = self._metric(recipient, answers)[:, None, None].repeat(1, 1, length)
-            values[:, 0, -1] = self._metric(donor, answers)
-            return values.double().numpy()
-        layers = 1 if self.component == "embed" else self.model.n_layers
-        units = _units(self.model, self.component) if self.component in HEADED else 0
-        rows = every_site(self.component, count, layers, units, length)
-        done = 0
+    def _patched(
+        self, batch: Sequence[int], recipient: Run, donor: Run, rows: Rows, advance: Callable[[int], None]
+    ) -> Float[Tensor, "row step width"]:
+        if self.sites.component in ("final_norm", "logits"):
+            return _behind(recipient, donor, rows)
+        differs = recipient.ids != donor.ids
+        if self.subjects is not None:
+            for row, index in enumerate(batch):
+                differs[row, list(self.subjects[index].positions)] = True
+        return replay(self.model, recipient, donor, rows, memory=self.memory // 2, differs=differs, on_pass=advance)
 
-        def on_pass(cells: int) -> None:
-            nonlocal done
-            done += cells
-            advance(done)
+    def _read(
+        self, runs: Sequence[Float[Tensor, "row step width"]], answers: Answers, pair: Tensor, clean: Tensor
+    ) -> dict[str, np.ndarray]:
+        # At once: the logits, their logarithms of probabilities, those of the clean run, and what is made of both.
+        of_row = 4 * self.model.config.vocab_size * max(4, self.model.dtype.itemsize)
+        at_once = min(256, max(1, self.memory // 2 // of_row))
+        values = read(self.model, self.metrics, runs, answers, pair=pair, clean=clean, rows_at_once=at_once)
+        for metric, value in values.items():
+            if not bool(torch.isfinite(value).all()):
+                what = f"a run gave values of {metric} that are not finite"
+                raise InputError("trace-not-finite", what, where=self.model.name, fix="try dtype float32")
+        return {metric: value.double().cpu().numpy() for metric, value in values.items()}
 
-        normed = replay(self.model, recipient, donor, rows, memory=self.memory // 2, differs=differs, on_pass=on_pass)
-        values = metrics.measure(self.model, self.metric, normed[:, -1], answers[rows.pair].to(self.model.device))
-        if not bool(torch.isfinite(values).all()):
-            what = "a patched run gave values that are not finite"
-            raise InputError("trace-not-finite", what, where=self.model.name, fix="try dtype float32")
-        shape = (count, layers, *([units] if units else []), length)
-        return values.double().cpu().numpy().reshape(shape)
+    def cells(self, index: int) -> int:
+        """The patched runs that a pair needs."""
+        alignment = self.alignments[index]
+        places = len(self.columns) or len(alignment.clean_ids)
+        runs = len(Answers.of([alignment], self.metrics).continuations)
+        return int(np.prod(self.sites.axes)) * places * runs * self.draws
 
-    def _metric(self, run: Run, answers: Tensor) -> Tensor:
-        return metrics.measure(self.model, self.metric, run.final[:, -1], answers.to(self.model.device)).cpu()
-
-
-def every_site(component: str, pairs: int, layers: int, units: int, length: int) -> Rows:
-    """A row for each pair, layer, unit (where `units` is not 0) and position, in this order."""
-    grid = torch.cartesian_prod(*[torch.arange(size) for size in (pairs, layers, max(units, 1), length)])
-    pair, layer, unit, position = grid.T
-    kind = torch.full_like(pair, COMPONENTS.index(component))
-    return Rows.at(pair, torch.stack([torch.arange(len(pair)), kind, layer, unit if units else unit - 1, position]))
-
-
-def _units(model: Model, component: str) -> int:
-    return model.n_kv_heads if component in ("k", "v") else model.n_heads
+    def pairs_at_once(self, index: int) -> int:
+        """How many pairs of this one's shape half of the memory holds: captured runs, rows, a result for each row."""
+        model, sites, alignment = self.model, self.sites, self.alignments[index]
+        answers = Answers.of([alignment], self.metrics).continuations
+        length = len(alignment.clean_ids) + max(tokens.shape[1] for tokens in answers)
+        steps = sum(tokens.shape[1] + 1 for tokens in answers)
+        of_component = {"mlp_hidden": 4 * model.width, "pattern": model.n_heads * length}
+        streams = 3 * model.width + 2 * model.n_kv_heads * model.head_dim
+        captured = model.n_layers * length * (streams + of_component.get(sites.component, model.width))
+        results = int(np.prod(sites.axes)) * (len(self.columns) or length) * steps * model.width
+        patches = int(np.prod(sites.axes)) * length * sites.window * sites.members
+        return max(1, self.memory // 2 // ((captured + results) * model.dtype.itemsize + patches * ROW_BYTES))
 
 
-def _check_component(model: Model, component: str) -> None:
-    if component not in COMPONENTS:
-        fix = f"choose one of: {', '.join(COMPONENTS)}"
-        raise InputError("trace-unknown-component", f"no component {component!r}", fix=fix)
-    if component == "resid_mid" and model.parallel:
-        what = "attention and MLP of this model read the same input, so that there is no resid_mid"
-        raise InputError("model-no-component", what, where=model.name, fix="choose another component")
-    if component in ("q", "k", "v", "pattern") and not model.family.interface:
-        what = (
-            f"the attention of models of type {model.config.model_type} cannot be reached, so that {component} cannot"
-        )
-        raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
-    if component == "mlp_hidden":
-        model.part("mlp_proj", 0)
+def _measured(work: _Work, on_progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], _Measured]]:
+    """Batches of pairs of one shape with what was measured; where memory runs out, with half of it from there on."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for index, alignment in enumerate(work.alignments):
+        shapes.setdefault(shape(alignment, work.metrics), []).append(index)
+    pending, asked = [group for _, group in sorted(shapes.items(), reverse=True)], work.memory
+    total, done = sum(work.cells(index) for index in range(len(work.alignments))), 0
+    while pending:
+        group = pending.pop()
+        size = work.pairs_at_once(group[0])
+        batch, rest = group[:size], group[size:]
+        try:
+            measured = work.measure(batch, _counter(on_progress, done, total))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if work.memory <= asked >> HALVINGS:
+                what = f"memory ran out with a budget of {asked} bytes, and with each half of it down to {work.memory}"
+                fix = "close other programs, give fewer or shorter pairs, or a machine with more memory"
+                raise BudgetExceeded("trace-out-of-memory", what, where=work.model.name, fix=fix) from error
+            work = replace(work, memory=work.memory // 2)
+            pending.append(group)
+            continue
+        if rest:
+            pending.append(rest)
+        done += sum(work.cells(index) for index in batch)
+        if on_progress:
+            on_progress(done, total)
+        yield batch, measured
+
+
+def _counter(on_progress: Callable[[int, int], None] | None, done: int, total: int) -> Callable[[int], None]:
+    def advance(cells: int) -> None:
+        nonlocal done
+        done += cells
+        if on_progress:
+            on_progress(done, total)
+
+    return advance
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """The device's error has a class of its own; the allocator of the CPU raises a plain RuntimeError."""
+    said = str(error)
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "can't allocate memory" in said
+        or "not enough memory" in said
+    )
+
+
+@torch.inference_mode()
+def _behind(recipient: Run, donor: Run, rows: Rows) -> Float[Tensor, "row step width"]:
+    """Nothing runs behind the final norm: where a position is read the donor's is, elsewhere nothing changes."""
+    patched = recipient.final[rows.pair]
+    step = rows.position - (recipient.length - recipient.read)
+    row, step = rows.row[step >= 0], step[step >= 0]
+    patched[row, step] = donor.final[rows.pair[row], step]
+    return patched
 
 
 def _donor_ids(
-    model: Model, alignments: Sequence[Alignment], donors: Sequence[str] | None
+    model: Model, alignments: Sequence[Alignment], donors: Sequence[str | Sequence[int]] | None
 ) -> tuple[tuple[int, ...], ...] | None:
     if donors is None:
         return None
-    ids = tuple(tuple(encode(model.tokenizer, prompt)) for prompt in donors)
+    ids = tuple(encode(model.tokenizer, donor) if isinstance(donor, str) else tuple(donor) for donor in donors)
     lengths = [len(row) for row in ids]
     if lengths != [len(alignment.clean_ids) for alignment in alignments]:
         what = f"donors of {lengths} tokens for pairs of {[len(a.clean_ids) for a in alignments]}"
         raise InputError("trace-donor-length", what, fix="give one donor a pair, of the same length in tokens")
     return ids
-
-
-def _batches(work: _Work, lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Pairs of one length, as many at once as half of the memory holds: captured runs, and a result for each row."""
-    model = work.model
-    units = _units(model, work.component) if work.component in HEADED else 1
-    component = {"mlp_hidden": 4 * model.width, "pattern": model.n_heads * max(lengths, default=0)}
-    streams = model.width * (2 + units) + 2 * model.n_kv_heads * model.head_dim
-    per_token = model.n_layers * (streams + component.get(work.component, model.width)) * model.dtype.itemsize
-    for length in sorted(set(lengths)):
-        group = [index for index, value in enumerate(lengths) if value == length]
-        size = max(1, work.memory // 2 // (per_token * length))
-        for start in range(0, len(group), size):
-            yield group[start : start + size]

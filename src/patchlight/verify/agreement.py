@@ -101,7 +101,7 @@ class Robustness:
     cells: tuple[Cell, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """A table, one line a cell: the choice, its facts and pairs, correlation and overlap with intervals, reading."""
+        """A table, one line a cell: the choice, facts and pairs, correlation and overlap with intervals, reading."""
         import pandas as pd
 
         return pd.DataFrame([_line(cell) for cell in self.cells])
@@ -135,7 +135,10 @@ def compare(
         what = f"no site of {component} can be ranked: {len(default.facts)} facts pass the gap gate under the default"
         raise InputError("verify-nothing-to-rank", what, fix="give pairs that the model answers, or another component")
     count = top or math.ceil(TOP_SHARE * ranked.sum())
-    present = (default.gap > 0).any(axis=tuple(range(default.gap.ndim - 1)))
+    if count > ranked.sum():
+        what = f"the {count} strongest sites of {int(ranked.sum())} that can be ranked"
+        raise InputError("verify-top", what, fix="ask for fewer")
+    present: np.ndarray = np.any(default.gap > 0, axis=tuple(range(default.gap.ndim - 1)))
     cells = tuple(_cell(each, default, ranked, count, present, seed, resamples) for each in maps)
     return Robustness(
         component,
@@ -195,7 +198,8 @@ def _resampled_map(
 
 
 def _ratio(change: np.ndarray, gap: np.ndarray, otherwise: float) -> np.ndarray:
-    return np.divide(change, gap, out=np.full(change.shape, otherwise), where=gap > 0)
+    ratio: np.ndarray = np.divide(change, gap, out=np.full(change.shape, otherwise), where=gap > 0)
+    return ratio
 
 
 def _spearman(
@@ -211,8 +215,9 @@ def _overlap(
     one: Float[np.ndarray, "resample site"], other: Float[np.ndarray, "resample site"], top: int
 ) -> Float[np.ndarray, " resample"]:
     named = [np.argsort(np.argsort(-each, axis=1, kind="stable"), axis=1) < top for each in (one, other)]
-    common: np.ndarray = (named[0] & named[1]).sum(axis=1)
-    return common / (2 * top - common)
+    common = (named[0] & named[1]).sum(axis=1)
+    overlap: np.ndarray = common / (2 * top - common)
+    return overlap
 
 
 def _interval(values: Float[np.ndarray, " resample"], facts: int) -> Interval:

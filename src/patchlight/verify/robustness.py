@@ -12,8 +12,9 @@ from patchlight.pairs.align import ROLES, align, mean_by_role
 from patchlight.pairs.screen import gate
 from patchlight.records import Pair
 from patchlight.trace.corruptions import CORRUPTIONS, Corruption, as_corruption, partners
+from patchlight.trace.effects import Effects
 from patchlight.trace.sites import structural_sites
-from patchlight.trace.sweep import MEMORY, Effects, sweeps
+from patchlight.trace.sweep import MEMORY, sweeps
 from patchlight.verify.agreement import FactMap, Robustness, compare
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
 
 DEFAULT_METRIC = "logit_diff"
-FLOORS = {"logit_diff": 0.5, "prob": 0.05, "logprob": 0.5, "rank": 1, "kl": 0.1}
 NO_PARTNER = "no other subject to resample from"
 UNDER_FLOOR = "gap under this metric's floor"
 
@@ -75,14 +75,14 @@ def fact_maps(
         model, pairs, metrics=wanted, component=component, direction=direction, corruption=corruption, memory=memory
     )
     default = measured[DEFAULT_METRIC]
-    reasons = [gate(*values, FLOORS[DEFAULT_METRIC]) for values in zip(default.clean, default.corrupted, strict=True)]
+    reasons = [gate(*values, default.floor) for values in zip(default.clean, default.corrupted, strict=True)]
     return [_fact_map(effects, corruption, reasons, left_out, model.n_layers) for effects in measured.values()]
 
 
 def _fact_map(
     effects: Effects, corruption: Corruption, reasons: Sequence[str], left_out: Mapping[str, int], n_layers: int
 ) -> FactMap:
-    gaps, floor = effects.clean - effects.corrupted, FLOORS[effects.metric]
+    gaps, floor = effects.clean - effects.corrupted, effects.floor
     reasons = [reason or ("" if gap >= floor else UNDER_FLOOR) for reason, gap in zip(reasons, gaps, strict=True)]
     passed = np.array([not reason for reason in reasons], dtype=bool)
     # A pair that names no fact counts as one of its own.

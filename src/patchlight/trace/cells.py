@@ -1,0 +1,110 @@
+"""The cells of a sweep: which sites are replaced together in each, and their rows for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from patchlight.errors import InputError
+from patchlight.pairs.align import ROLES, Alignment
+from patchlight.trace.rows import ALL, COMPONENTS, HEADED, UNLAYERED, Rows
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from torch import Tensor
+
+    from patchlight.model.anatomy import Model
+
+POSITIONS = ("each", "all", "roles")
+
+
+class Sites(NamedTuple):
+    """The places of a component: `layers` first layers of windows, `units` (0: none) of `members` heads or neurons."""
+
+    component: str
+    layers: int
+    window: int
+    units: int
+    members: int
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The sizes of the axes between pair and position."""
+        return (self.layers, *([self.units] if self.units else []))
+
+
+def rows_of(sites: Sites, places: Bool[Tensor, "pair place position"]) -> Rows:
+    """A row for each pair, first layer, unit (where there are any) and place, in this order."""
+    sizes = (places.shape[0], sites.layers, max(sites.units, 1), places.shape[1])
+    pair, layer, unit, place = torch.cartesian_prod(*[torch.arange(size) for size in sizes]).T
+    row, position = places[pair, place].nonzero().T
+    # Each replaced position of a row stands for a window of layers and the members of a unit.
+    depth, member = torch.cartesian_prod(torch.arange(sites.window), torch.arange(sites.members)).T
+    depth, member = depth.repeat(len(row)), member.repeat(len(row))
+    row, position = (column.repeat_interleave(sites.window * sites.members) for column in (row, position))
+    unit = unit[row] * sites.members + member if sites.units else torch.full_like(row, ALL)
+    kind = torch.full_like(row, COMPONENTS.index(sites.component))
+    return Rows.at(pair, torch.stack([row, kind, layer[row] + depth, unit, position]))
+
+
+def columns_of(alignments: Sequence[Alignment], positions: str) -> tuple[str, ...]:
+    """The names of the last axis where positions are patched together: the roles that occur, or "all"."""
+    if positions == "roles":
+        return tuple(role for role in ROLES if any(role in alignment.roles for alignment in alignments))
+    return ("all",) if positions == "all" else ()
+
+
+def places_of(alignment: Alignment, columns: tuple[str, ...]) -> Bool[np.ndarray, "place position"]:
+    """Which positions are patched together."""
+    if not columns:
+        return np.eye(len(alignment.roles), dtype=bool)
+    together: np.ndarray = np.array([[name in ("all", role) for role in alignment.roles] for name in columns])
+    return together
+
+
+def sites_of(model: Model, component: str, window: int, groups: int | None) -> Sites:
+    """The places of a component. Raises InputError for one that the model does not have, or cannot cut like this."""
+    require_known("component", component, COMPONENTS)
+    _check_component(model, component)
+    layers = 1 if component in UNLAYERED else model.n_layers
+    if not 1 <= window <= layers:
+        what = f"a window of {window} layers of {component}, which has {layers}"
+        raise InputError("trace-window", what, where=model.name, fix=f"choose 1 to {layers}")
+    units, members = 0, 1
+    if component in HEADED:
+        units = model.n_kv_heads if component in ("k", "v") else model.n_heads
+    if groups is not None:
+        hidden = _hidden(model) if component == "mlp_hidden" else 0
+        if groups < 1 or not hidden or hidden % groups:
+            what = f"{component} cannot be cut into {groups} equal groups of neurons"
+            fix = "choose mlp_hidden and a divisor of its width" + (f", {hidden}" if hidden else "")
+            raise InputError("trace-groups", what, where=model.name, fix=fix)
+        units, members = groups, hidden // groups
+    return Sites(component, layers - window + 1, window, units, members)
+
+
+def _hidden(model: Model) -> int:
+    return model.part("mlp_proj", 0).get_parameter("weight").numel() // model.width
+
+
+def require_known(setting: str, value: str, known: Sequence[str]) -> None:
+    """Raises InputError for a value that a setting does not have."""
+    if value not in known:
+        fix = f"choose one of: {', '.join(known)}"
+        raise InputError(f"trace-unknown-{setting}", f"no {setting} {value!r}", fix=fix)
+
+
+def _check_component(model: Model, component: str) -> None:
+    if component == "resid_mid" and model.parallel:
+        what = "attention and MLP of this model read the same input, so that there is no resid_mid"
+        raise InputError("model-no-component", what, where=model.name, fix="choose another component")
+    if component in ("q", "k", "v", "pattern") and not model.family.interface:
+        what = (
+            f"the attention of models of type {model.config.model_type} cannot be reached, so that {component} cannot"
+        )
+        raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
+    if component == "mlp_hidden":
+        model.part("mlp_proj", 0)
