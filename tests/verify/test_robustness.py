@@ -142,7 +142,7 @@ def test_settings_of_a_corruption_are_named(model, pairs):
     seen: list[tuple[int, int]] = []
     corruptions = [Corruption("gaussian", samples=2), "mean"]
     made = robustness(
-        model, pairs[:12], corruptions=corruptions, metrics=(), on_progress=lambda *done: seen.append(done)
+        model, pairs[:12], corruptions=corruptions, metrics=("logit_diff",), on_progress=lambda *done: seen.append(done)
     )
     assert [cell.corruption for cell in made.cells] == ["token", "gaussian (samples 2)", "mean"]
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -56,8 +56,7 @@ class Alignment:
     @property
     def parting(self) -> int:
         """How many tokens the answers have in common before they part."""
-        pairs = enumerate(zip(self.correct_ids, self.wrong_ids, strict=False))
-        return next((i for i, (one, other) in pairs if one != other), min(len(self.correct_ids), len(self.wrong_ids)))
+        return common_tokens(self.correct_ids, self.wrong_ids)
 
     @property
     def parted(self) -> bool:
@@ -89,6 +88,12 @@ class _Encoded:
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]  # characters of `text` behind each token
     added: tuple[bool, ...]  # the tokenizer put this token in front
+
+
+def common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts have in common from the first on."""
+    differ = (at for at, tokens in enumerate(zip(one, other, strict=False)) if tokens[0] != tokens[1])
+    return next(differ, min(len(one), len(other)))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:

@@ -101,6 +101,14 @@ def shape(alignment: Alignment, metrics: Sequence[str]) -> tuple[int, ...]:
     return len(alignment.clean_ids), len(correct), len(wrong), alignment.parting
 
 
+def steps_read(alignment: Alignment, metric: str) -> list[int]:
+    """After how many tokens of an answer the metric is read; 0 is the last position of the prompt."""
+    parts = METRICS[metric].parts
+    steps = set(range(len(alignment.correct_ids) if "correct" in parts else 0))
+    steps |= set(range(len(alignment.wrong_ids) if "wrong" in parts else 0))
+    return sorted(steps or {alignment.parting})
+
+
 @torch.inference_mode()
 def read(
     model: Model,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from patchlight.packs.spec import Language, Pack, Template
-from patchlight.pairs.align import AlignmentRefused, align, encode, refuse_leak
+from patchlight.pairs.align import AlignmentRefused, align, common_tokens, encode, refuse_leak
 from patchlight.records import Fact, Pair
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class _Maker:
         self.partner: dict[str, str] = {}
         self.rank = {fact.id: order.random() for fact in facts}
         self.lengths = {fact.id: len(encode(tokenizer, template.fill(fact.subject))) for fact in facts}
-        self.answer_lengths = {fact.id: self._answer_length(fact) for fact in facts}
+        self.answers = {fact.id: self._answer_ids(fact) for fact in facts}
 
     def ask(self, facts: Sequence[Fact]) -> Iterator[Pair | Refusal]:
         """A pair or a refusal for each fact, in the given order; partners are dealt in the seed's order."""
@@ -129,14 +129,17 @@ class _Maker:
         detail = next(refused.what for refused in refusals if refused.reason == reason)
         return self._refuse(fact, reason, detail)
 
-    def _preference(self, fact: Fact, partner: Fact) -> tuple[bool, int, bool, bool, float]:
-        """Smaller is better: taught, served least, not mutual, answers of equal length, the seed's order.
+    def _preference(self, fact: Fact, partner: Fact) -> tuple[int, bool, int, bool, bool, float]:
+        """Smaller is better: answers that part, at their first token; taught, served least, not mutual, equal length.
 
-        Mutual partners would measure one gap twice: that of A against B is that of B against A.
+        Then the seed's order. Mutual partners would measure one gap twice: that of A against B is that of B against A.
         """
+        mine, other = self.answers[fact.id], self.answers[partner.id]
+        common = common_tokens(mine, other)
+        alike = (common > 0) + (common == min(len(mine), len(other)))
         mutual = self.partner.get(partner.id) == fact.id
-        unequal = self.answer_lengths[partner.id] != self.answer_lengths[fact.id]
-        return not partner.taught, self.served[partner.id], mutual, unequal, self.rank[partner.id]
+        unequal = len(mine) != len(other)
+        return alike, not partner.taught, self.served[partner.id], mutual, unequal, self.rank[partner.id]
 
     def _pair(self, fact: Fact, partner: Fact) -> Pair:
         return Pair(
@@ -156,9 +159,9 @@ class _Maker:
     def _contrasts(self, fact: Fact, other: Fact) -> bool:
         return other.answers[0] not in fact.answers and fact.answers[0] not in other.answers
 
-    def _answer_length(self, fact: Fact) -> int:
+    def _answer_ids(self, fact: Fact) -> tuple[int, ...]:
         prompt = self.template.fill(fact.subject)
-        return len(encode(self.tokenizer, prompt + self.space + fact.answers[0])) - self.lengths[fact.id]
+        return encode(self.tokenizer, prompt + self.space + fact.answers[0])[self.lengths[fact.id] :]
 
     def _refuse(self, fact: Fact, reason: str, detail: str) -> Refusal:
         return Refusal(fact.id, self.template.id, reason, detail)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from patchlight.packs.check import FEWEST_FACTS, FEWEST_TEMPLATES
 from patchlight.pairs.align import Alignment, AlignmentRefused, align, refuse_leak
+from patchlight.pairs.answers import METRICS, Answers, read, refuse_unreadable, require_metrics, shape
 from patchlight.records import Interval, Pair
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ BATCH_TOKENS = 2_048
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A pair that takes no part, with its logit differences; NaN where they were not measured."""
+    """A pair that takes no part, with its metric in both runs; NaN where it was not measured."""
 
     pair: Pair
     reason: str
@@ -50,7 +51,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Screened:
-    """The pairs that take part, with their logit differences, and those that do not, with the reason."""
+    """The pairs that take part, with their metric in both runs, and those that do not, with the reason."""
 
     kept: list[Pair]
     left_out: list[LeftOut]
@@ -72,27 +73,34 @@ def screen(
     model: Model,
     pairs: Sequence[Pair],
     *,
-    floor: float = 0.5,
+    metrics: Sequence[str] = ("logit_diff",),
+    floor: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Screened:
     """The pairs with m(clean) > 0 > m(corrupted) and m(clean) - m(corrupted) >= floor, in the given order.
 
-    m is logit(correct) - logit(wrong) at the last position. Pairs that do not align, that leak their answer,
-    or whose logits are not finite are left out with that reason. Guards 1 and 5 of the method.
-    `on_progress(done, total)` counts measured pairs.
+    m is the first metric; where its sign says nothing (`prob`, `logprob`, `kl`, `rank`), the sign is that of the
+    difference between the answers (`Metric.knows`). The floor is the metric's own unless another is given. Pairs that
+    do not align, that leak their answer, that one of the metrics cannot tell apart, or whose logits are not finite are
+    left out with that reason. Guards 1 and 5 of the method. `on_progress(done, total)` counts measured pairs. Raises
+    InputError for an unknown metric.
     """
+    require_metrics(metrics)
+    metric = metrics[0]
+    knows, floor = METRICS[metric].knows, METRICS[metric].floor if floor is None else floor
     aligned: dict[int, Alignment] = {}
     left_out: dict[int, LeftOut] = {}
     for index, pair in enumerate(pairs):
         try:
-            aligned[index] = _admitted(model, pair)
+            aligned[index] = _admitted(model, pair, (*metrics, knows))
         except AlignmentRefused as refused:
             left_out[index] = LeftOut(pair, refused.reason)
-    measured = measure(model, aligned, on_progress)
-    for index, (clean, corrupted) in measured.items():
-        reason = gate(clean, corrupted, floor)
+    measured = measure(model, aligned, metric, on_progress)
+    signs = measured if knows == metric else measure(model, aligned, knows)
+    for index, values in measured.items():
+        reason = gate(*signs[index], -np.inf) or _under(*values, floor)
         if reason:
-            left_out[index] = LeftOut(pairs[index], reason, clean, corrupted)
+            left_out[index] = LeftOut(pairs[index], reason, *values)
     kept = [index for index in range(len(pairs)) if index not in left_out]
     return Screened(
         kept=[pairs[index] for index in kept],
@@ -103,12 +111,14 @@ def screen(
     )
 
 
-def _admitted(model: Model, pair: Pair) -> Alignment:
+def _admitted(model: Model, pair: Pair, metrics: Sequence[str]) -> Alignment:
     alignment = align(model.tokenizer, pair)
     refuse_leak(model.tokenizer, pair, alignment)
-    length = len(alignment.clean_ids)
+    refuse_unreadable(pair, alignment, metrics)
+    after = max(tokens.shape[1] for tokens in Answers.of([alignment], metrics).continuations)
+    length = len(alignment.clean_ids) + after
     if model.context is not None and length > model.context:
-        what = f"the prompt has {length} tokens, the model reads {model.context}"
+        what = f"prompt and answer have {length} tokens to read, the model reads {model.context}"
         raise AlignmentRefused("prompt longer than the context", what, pair=pair, fix="shorten the prompt")
     return alignment
 
@@ -126,37 +136,43 @@ def _known(kept: Iterable[Pair]) -> set[str]:
 
 
 def measure(
-    model: Model, aligned: dict[int, Alignment], on_progress: Callable[[int, int], None] | None = None
+    model: Model,
+    aligned: dict[int, Alignment],
+    metric: str = "logit_diff",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, tuple[float, float]]:
-    """The logit difference of the clean and of the corrupted prompt, for each key.
+    """The metric of the clean and of the corrupted prompt, for each key.
 
-    Prompts of one length share a forward, so that nothing is padded.
+    Pairs of one shape share a forward, so that nothing is padded.
     """
-    by_length: dict[int, list[int]] = defaultdict(list)
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, alignment in aligned.items():
-        by_length[len(alignment.clean_ids)].append(index)
+        by_shape[shape(alignment, [metric])].append(index)
     measured: dict[int, tuple[float, float]] = {}
-    for length, indices in by_length.items():
+    for (length, *_), indices in by_shape.items():
         size = max(1, BATCH_TOKENS // (2 * length))
         for start in range(0, len(indices), size):
             batch = indices[start : start + size]
-            differences = _differences(model, [aligned[index] for index in batch]).tolist()
-            measured.update(zip(batch, zip(*differences, strict=True), strict=True))
+            values = _values(model, [aligned[index] for index in batch], metric).tolist()
+            measured.update(zip(batch, zip(*values, strict=True), strict=True))
             if on_progress:
                 on_progress(len(measured), len(aligned))
     return {index: measured[index] for index in aligned}
 
 
 @torch.inference_mode()
-def _differences(model: Model, batch: Sequence[Alignment]) -> Float[Tensor, "run=2 pair"]:
-    """logit(correct) - logit(wrong) after the clean (row 0) and the corrupted prompts (row 1), in float64."""
-    rows = [each.clean_ids for each in batch] + [each.corrupted_ids for each in batch]
-    ids = torch.tensor(rows, device=model.device)
-    last = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, -1].double()
-    answers = torch.tensor([(each.correct_id, each.wrong_id) for each in batch], device=last.device).repeat(2, 1)
-    chosen = last.gather(1, answers)
-    differences: Tensor = chosen[:, 0] - chosen[:, 1]
-    return differences.reshape(2, len(batch))
+def _values(model: Model, batch: Sequence[Alignment], metric: str) -> Float[Tensor, "run=2 pair"]:
+    """The metric after the clean (row 0) and the corrupted prompts (row 1), in float64."""
+    answers = Answers.of(batch, [metric])
+    prompts = torch.tensor([each.clean_ids for each in batch] + [each.corrupted_ids for each in batch])
+    runs = []
+    for continuation in answers.continuations:
+        ids = torch.cat([prompts, continuation.repeat(2, 1)], dim=1).to(model.device)
+        output = model.hf.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        runs.append(output.last_hidden_state[:, -continuation.shape[1] - 1 :])
+    pair = torch.arange(len(batch)).repeat(2)
+    clean = runs[0][: len(batch), answers.parting]
+    return read(model, [metric], runs, answers, pair=pair, clean=clean)[metric].double().reshape(2, len(batch))
 
 
 def gate(clean: float, corrupted: float, floor: float) -> str:
@@ -167,7 +183,11 @@ def gate(clean: float, corrupted: float, floor: float) -> str:
         return "clean prompt answered wrong"
     if corrupted >= 0:
         return "corruption does not break it"
-    return "gap under floor" if clean - corrupted < floor else ""
+    return _under(clean, corrupted, floor)
+
+
+def _under(clean: float, corrupted: float, floor: float) -> str:
+    return "" if clean - corrupted >= floor else "gap under floor"
 
 
 def _knowledge(

@@ -69,7 +69,7 @@ def contents_of(
         pack_title={str(language): text for language, text in pack.title.items()},
         language=study.spec.language,
         provenance=_provenance(study, pack, command, begun),
-        gap_floor=study.spec.pairs.gap_floor,
+        gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result) for result in results),
         unknown=tuple(code for code in NOT_MEASURED if code != "corruptions" or not study.spec.sweep.corruptions),

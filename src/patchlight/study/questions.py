@@ -46,7 +46,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     """
     spec = study.spec
     built = _built(study, pack, model)
-    screened = screen(model, built.pairs, floor=spec.pairs.gap_floor, on_progress=on_progress)
+    screened = screen(model, built.pairs, metrics=spec.sweep.metrics, floor=spec.gap_floor, on_progress=on_progress)
     known = known_facts(screened)
     chosen = _chosen([pair for pair in screened.kept if pair.fact in known], spec.pairs.max_per_kind, spec.seed)
     pairs = [

@@ -27,9 +27,9 @@ class Choice:
 
 
 def robustness_units(study: Study, checkpoint: Checkpoint, questions: Sequence[Question]) -> list[tuple[Choice, Unit]]:
-    """The units of a checkpoint: the usual corruption and each of the study's; none where it names no other."""
+    """The units of a checkpoint: the usual corruption and each of the study's; none where nothing is to be compared."""
     spec = study.spec.sweep
-    corruptions = ("token", *spec.corruptions) if spec.corruptions else ()
+    corruptions = ("token", *spec.corruptions) if spec.corruptions or len(spec.metrics) > 1 else ()
     kinds = dict.fromkeys(question.pair.kind for question in questions)
     choices = [Choice(kind, component, each) for kind in kinds for component in spec.components for each in corruptions]
     return [(choice, _unit(study, checkpoint, questions, choice)) for choice in choices]
@@ -46,7 +46,7 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], c
 
         corruption = Corruption(choice.corruption, seed=seed)
         maps = fact_maps(
-            checkpoint.model, pairs, corruption, (spec.sweep.metric,), component=choice.component, direction=direction
+            checkpoint.model, pairs, corruption, spec.sweep.metrics, component=choice.component, direction=direction
         )
         words = [
             {"metric": each.metric, "facts": list(each.facts), "pairs": each.pairs, "left_out": dict(each.left_out)}
@@ -60,7 +60,7 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], c
         "model": checkpoint.digest,
         "dtype": spec.model.dtype,
         "direction": direction,
-        "metric": spec.sweep.metric,
+        "metrics": spec.sweep.metrics,
         "pairs": pair_rows(pairs),
         "seed": seed,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
@@ -20,6 +20,14 @@ from patchlight.packs.yaml_source import load_yaml
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
 OtherCorruption = Literal["gaussian", "mean", "zero", "resample"]
+Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logprob", "prob", "kl", "rank"]
+Metrics = Annotated[
+    tuple[Metric, ...],
+    Field(min_length=1),
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=Metric | list[Metric]
+    ),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
@@ -101,7 +109,9 @@ class Pairs(Section):
 
     relations: tuple[str, ...] = Field(default=(), description="Only these relations of the pack; empty for all.")
     templates_per_fact: int = Field(default=3, ge=1, le=20)
-    gap_floor: float = Field(default=0.5, ge=0, description="Smallest clean-corrupted gap, in logits.")
+    gap_floor: float | None = Field(
+        default=None, ge=0, description="Smallest clean-corrupted gap; by default the metric's own, 0.5 for logit_diff."
+    )
     max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
 
 
@@ -110,7 +120,11 @@ class Sweep(Section):
 
     components: tuple[Component, ...] = Field(default=("resid_pre", "attn_out", "mlp_out"), min_length=1)
     directions: tuple[Direction, ...] = Field(default=("denoise", "noise"), min_length=1)
-    metric: Literal["logit_diff"] = "logit_diff"
+    metrics: Metrics = Field(
+        default=("logit_diff",),
+        alias="metric",
+        description="One metric or several; the first decides which pairs take part, and the verdict.",
+    )
     corruptions: tuple[OtherCorruption, ...] = Field(
         default=(), description="Measure the first direction again with these corruptions: do the maps agree?"
     )
@@ -151,6 +165,13 @@ class StudySpec(Section):
         if self.model.new_gpt2 is not None and not self.training:
             raise ValueError("a new model that is never trained has nothing to find: add `training`")
         return self
+
+    @property
+    def gap_floor(self) -> float:
+        """The smallest gap of a pair that takes part, in the unit of the first metric."""
+        from patchlight.pairs.answers import METRICS
+
+        return METRICS[self.sweep.metrics[0]].floor if self.pairs.gap_floor is None else self.pairs.gap_floor
 
     @property
     def digest(self) -> str:

@@ -153,6 +153,7 @@ def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
         "pack": pack_digest(pack),
         "language": spec.language,
         "pairs": spec.pairs.model_dump(mode="json"),
+        "metrics": spec.sweep.metrics,
         "composed": spec.corpus is not None and spec.corpus.compose is not None,
         "seed": spec.seed,
     }
@@ -210,7 +211,7 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
         "dtype": study.spec.model.dtype,
         "component": asked.component,
         "direction": asked.direction,
-        "metric": study.spec.sweep.metric,
+        "metrics": study.spec.sweep.metrics,
         "pairs": pair_rows(mine),
         "control": {"pairs": pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
     }
@@ -222,10 +223,14 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
 def _swept(
     study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], asked: Asked, workplace: Workplace
 ) -> dict[str, np.ndarray]:
-    """Tensors `values` and `structural` `[pair, layer, position]`; NaN for a pair that has no control donor."""
+    """Tensors `values` and `structural` `[pair, layer, position]` of the first metric, and for each further one.
+
+    Those of a further metric have its name: `kl`, and `kl.clean` and `kl.corrupted` `[pair]`. NaN for a pair that has
+    no control donor.
+    """
     from patchlight.pairs.align import align
-    from patchlight.trace.sites import structural_sites
-    from patchlight.trace.sweep import sweep
+    from patchlight.trace.cells import structural_cells
+    from patchlight.trace.sweep import sweeps
     from patchlight.verify.controls import donor_from_another_fact
 
     model, donors = checkpoint.model, None
@@ -235,21 +240,30 @@ def _swept(
         chosen = [index for index in chosen if every[index] is not None]
         donors = [every[index] or "" for index in chosen]
     alignments = [align(model.tokenizer, pairs[index]) for index in asked.pairs]
-    structural = structural_sites(alignments, asked.component, model.n_layers)
-    values = np.full(structural.shape, np.nan)
+    metric, *further = study.spec.sweep.metrics
+    structural = structural_cells(alignments, asked.component, model.n_layers, metric)
+    tensors = {"values": np.full(structural.shape, np.nan), "structural": structural}
+    for name in further:
+        tensors |= {name: np.full(structural.shape, np.nan)}
+        tensors |= {f"{name}.{run}": np.full(len(alignments), np.nan) for run in ("clean", "corrupted")}
     if chosen:
-        effects = sweep(
+        effects = sweeps(
             model,
             [pairs[index] for index in chosen],
+            metrics=study.spec.sweep.metrics,
             component=asked.component,
             direction=asked.direction,
-            metric=study.spec.sweep.metric,
             donors=donors,
             on_progress=workplace.on_progress,
         )
         rows = [index - asked.pairs.start for index in chosen]
-        values[rows, :, : effects.values.shape[2]] = effects.values
-    return {"values": values, "structural": structural}
+        for measured in effects.values():
+            values = tensors["values" if measured.metric == metric else measured.metric]
+            values[rows, :, : measured.values.shape[2]] = measured.values
+        for name in further:
+            tensors[f"{name}.clean"][rows] = effects[name].clean
+            tensors[f"{name}.corrupted"][rows] = effects[name].corrupted
+    return tensors
 
 
 def pack_digest(pack: Pack) -> str:

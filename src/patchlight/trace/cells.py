@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 
 from patchlight.errors import InputError
 from patchlight.pairs.align import ROLES, Alignment
+from patchlight.pairs.answers import steps_read
 from patchlight.trace.rows import ALL, COMPONENTS, HEADED, UNLAYERED, Rows
+from patchlight.trace.sites import structural_sites
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -86,8 +89,22 @@ def sites_of(model: Model, component: str, window: int, groups: int | None) -> S
     return Sites(component, layers - window + 1, window, units, members)
 
 
-def _hidden(model: Model) -> int:
-    return model.part("mlp_proj", 0).get_parameter("weight").numel() // model.width
+def structural_cells(
+    alignments: Sequence[Alignment], component: str, n_layers: int, metric: str
+) -> Bool[np.ndarray, "pair layer position"]:
+    """Where replacing the one site restores the metric by construction, at every token of the answer that it reads.
+
+    For an answer of one token these are `structural_sites`. What follows the prompt is the same in both runs.
+    """
+    result = structural_sites(alignments, component, n_layers)
+    for pair, alignment in enumerate(alignments):
+        length = len(alignment.clean_ids)
+        ahead = [
+            replace(alignment, clean_ids=alignment.clean_ids + alignment.correct_ids[:1] * step)
+            for step in steps_read(alignment, metric)
+        ]
+        result[pair, :, :length] = structural_sites(ahead, component, n_layers)[:, :, :length].all(axis=0)
+    return result
 
 
 def require_known(setting: str, value: str, known: Sequence[str]) -> None:
@@ -108,3 +125,7 @@ def _check_component(model: Model, component: str) -> None:
         raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
     if component == "mlp_hidden":
         model.part("mlp_proj", 0)
+
+
+def _hidden(model: Model) -> int:
+    return model.part("mlp_proj", 0).get_parameter("weight").numel() // model.width

@@ -1,7 +1,7 @@
 """How far the maps of different choices of corruption and metric agree with the default's.
 
-The default is token replacement with the logit difference. Every other choice is compared with it on the facts that
-both measure, over the sites that no choice restores by construction.
+The default is token replacement with the first metric. Every other choice is compared with it on the facts that both
+measure, over the sites that no choice restores by construction.
 """
 
 from __future__ import annotations

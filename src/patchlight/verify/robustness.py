@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchlight.pairs.align import ROLES, align, mean_by_role
+from patchlight.pairs.answers import METRICS, require_metrics
 from patchlight.pairs.screen import gate
-from patchlight.records import Pair
-from patchlight.trace.corruptions import CORRUPTIONS, Corruption, as_corruption, partners
+from patchlight.records import Pair, TokenPair
+from patchlight.trace.cells import structural_cells
+from patchlight.trace.corruptions import CORRUPTIONS, TOKEN, Corruption, as_corruption, partners
 from patchlight.trace.effects import Effects
-from patchlight.trace.sites import structural_sites
 from patchlight.trace.sweep import MEMORY, sweeps
 from patchlight.verify.agreement import FactMap, Robustness, compare
 
@@ -22,17 +23,16 @@ if TYPE_CHECKING:
 
     from patchlight.model.anatomy import Model
 
-DEFAULT_METRIC = "logit_diff"
 NO_PARTNER = "no other subject to resample from"
-UNDER_FLOOR = "gap under this metric's floor"
+UNDER_FLOOR = "gap under floor"
 
 
 def robustness(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair | TokenPair],
     *,
     corruptions: Sequence[str | Corruption] = CORRUPTIONS,
-    metrics: Sequence[str] = (DEFAULT_METRIC, "logprob", "prob", "kl"),
+    metrics: Sequence[str] = ("logit_diff", "logprob", "prob", "kl"),
     component: str = "resid_pre",
     direction: str = "denoise",
     top: int | None = None,
@@ -40,13 +40,14 @@ def robustness(
     memory: int = MEMORY,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Robustness:
-    """The matrix of corruptions and metrics for one component in one direction; the default is always among them.
+    """The matrix of corruptions and metrics for one component in one direction.
 
-    `top` strongest sites are compared, by default 5 % of those ranked. `on_progress` gets the corruptions done and all.
-    Raises InputError where no pair passes the gap gate under the default.
+    All are compared with the default, token replacement (always among them) with the first metric: the `top` strongest
+    sites, 5 % of those ranked where it is not given. `on_progress` gets the corruptions done and all. Raises
+    InputError where no pair passes the gap gate under the default.
     """
     maps: list[FactMap] = []
-    chosen = list(dict.fromkeys([Corruption(), *(as_corruption(each) for each in corruptions)]))
+    chosen = list(dict.fromkeys([TOKEN, *(as_corruption(each) for each in corruptions)]))
     for number, corruption in enumerate(chosen):
         maps += fact_maps(model, pairs, corruption, metrics, component, direction, memory=memory)
         if on_progress:
@@ -56,7 +57,7 @@ def robustness(
 
 def fact_maps(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair | TokenPair],
     corruption: Corruption,
     metrics: Sequence[str],
     component: str,
@@ -64,26 +65,36 @@ def fact_maps(
     *,
     memory: int = MEMORY,
 ) -> list[FactMap]:
-    """What one corruption gives under each metric (the default among them), for the pairs that pass the gap gate."""
+    """What one corruption gives under each metric, for the pairs that pass the gap gate under both.
+
+    Whether the clean run answers right and the corrupted one does not is decided as in `screen`, by the first metric.
+    """
     left_out: Counter[str] = Counter()
     if corruption.kind == "resample":
         have = partners([align(model.tokenizer, pair) for pair in pairs], corruption.seed)
         pairs = [pair for pair, partner in zip(pairs, have, strict=True) if partner is not None]
         left_out[NO_PARTNER] = have.count(None)
-    wanted = tuple(dict.fromkeys((DEFAULT_METRIC, *metrics)))
+    require_metrics(metrics)
+    knows = METRICS[metrics[0]].knows
     measured = sweeps(
-        model, pairs, metrics=wanted, component=component, direction=direction, corruption=corruption, memory=memory
+        model,
+        pairs,
+        metrics=tuple(dict.fromkeys((*metrics, knows))),
+        component=component,
+        direction=direction,
+        corruption=corruption,
+        memory=memory,
     )
-    default = measured[DEFAULT_METRIC]
-    reasons = [gate(*values, default.floor) for values in zip(default.clean, default.corrupted, strict=True)]
-    return [_fact_map(effects, corruption, reasons, left_out, model.n_layers) for effects in measured.values()]
+    signs = zip(measured[knows].clean, measured[knows].corrupted, strict=True)
+    reasons = [gate(clean, corrupted, -np.inf) for clean, corrupted in signs]
+    return [_fact_map(measured[metric], reasons, left_out, model.n_layers) for metric in dict.fromkeys(metrics)]
 
 
-def _fact_map(
-    effects: Effects, corruption: Corruption, reasons: Sequence[str], left_out: Mapping[str, int], n_layers: int
-) -> FactMap:
-    gaps, floor = effects.clean - effects.corrupted, effects.floor
-    reasons = [reason or ("" if gap >= floor else UNDER_FLOOR) for reason, gap in zip(reasons, gaps, strict=True)]
+def _fact_map(effects: Effects, reasons: Sequence[str], left_out: Mapping[str, int], n_layers: int) -> FactMap:
+    gaps = effects.clean - effects.corrupted
+    reasons = [
+        reason or ("" if gap >= effects.floor else UNDER_FLOOR) for reason, gap in zip(reasons, gaps, strict=True)
+    ]
     passed = np.array([not reason for reason in reasons], dtype=bool)
     # A pair that names no fact counts as one of its own.
     named = zip(effects.pairs, effects.alignments, strict=True)
@@ -93,7 +104,7 @@ def _fact_map(
     shares = _on_all_roles(effects.recovery(), effects)
     gap = np.where(np.isfinite(shares), gaps.reshape(-1, *[1] * (shares.ndim - 1)), 0.0)
     return FactMap(
-        str(corruption),
+        str(effects.corruption),
         effects.metric,
         tuple(names.tolist()),
         change=np.tensordot(of_fact, np.nan_to_num(shares) * gap, 1),
@@ -106,7 +117,7 @@ def _fact_map(
 
 def _structural(effects: Effects, n_layers: int) -> Bool[np.ndarray, "layer *head role"]:
     """The sites that restore everything by construction in any pair."""
-    sites = structural_sites(effects.alignments, effects.component, n_layers).astype(float)
+    sites = structural_cells(effects.alignments, effects.component, n_layers, effects.metric).astype(float)
     heads = effects.values.shape[2:-1]
     every = np.broadcast_to(sites.reshape(*sites.shape[:2], *[1] * len(heads), -1), effects.values.shape)
     marked: np.ndarray = np.nan_to_num(_on_all_roles(every, effects)).any(axis=0)
