@@ -154,6 +154,38 @@ def test_a_donor_of_its_own_gives_the_activations_under_any_corruption(direction
     np.testing.assert_allclose(effects.values[0], expected, rtol=1e-9, atol=1e-11)
 
 
+def test_answers_of_several_tokens_follow_the_corrupted_prompt(tiny):
+    """The sums of log-probabilities after one patch, by plain hooks on prompt and answer."""
+    model, prompt = tiny("gpt2"), CLEAN[0]
+    pair = Pair("w3 w14 w15 w9 w6", "w3 w34 w35 w9 w6", " w50 w52", " w51 w53 w54", subject="w14 w15")
+    effects = sweep(model, [pair], metric="logprob_diff", corruption="zero")
+
+    def logprob(answer: list[int], layer: int, position: int) -> float:
+        ids, kept = torch.tensor([prompt + answer]), []
+        block = model.hf.transformer.h[layer]
+        keep = block.register_forward_pre_hook(lambda _, args: kept.append(args[0].clone()))
+        model.hf(input_ids=ids)
+        keep.remove()
+
+        def zero(_, __, output):
+            output[0, 1:3] = 0
+            return output
+
+        def patch(_, args):
+            args[0][0, position] = kept[0][0, position]
+
+        handles = [model.embed.register_forward_hook(zero), block.register_forward_pre_hook(patch)]
+        logprobs = model.hf(input_ids=ids).logits[0].log_softmax(-1)
+        for handle in handles:
+            handle.remove()
+        return sum(float(logprobs[len(prompt) - 1 + step, token]) for step, token in enumerate(answer))
+
+    with torch.no_grad():
+        for cell in ((0, 1), (1, 2), (1, 4)):
+            expected = logprob([50, 52], *cell) - logprob([51, 53, 54], *cell)
+            np.testing.assert_allclose(effects.values[0][cell], expected, rtol=1e-9)
+
+
 def test_a_subject_at_the_end_of_the_prompt_is_whole(tiny):
     pair = Pair("w3 w4 w5", "w3 w14 w15", " w50", " w51", subject="w4 w5", corrupted_subject="w14 w15")
     assert subject_positions(align(tiny("gpt2").tokenizer, pair)) == (1, 2)
