@@ -143,6 +143,14 @@ def test_what_restores_everything_by_construction_does(kind, tiny, pairs):
     np.testing.assert_allclose(effects.values[cuts], effects.clean, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bloom"])
+@pytest.mark.parametrize("kind", EMBEDDED)
+def test_a_full_cut_gives_the_clean_run_back(kind, name, tiny, pairs):
+    effects = sweep(tiny(name), pairs[:3], corruption=kind, positions="all", window=2)
+    np.testing.assert_allclose(effects.values[:, 0, 0], effects.clean, rtol=1e-9)
+    assert (abs(effects.clean - effects.corrupted) > 1e-3).all()
+
+
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 def test_a_donor_of_its_own_gives_the_activations_under_any_corruption(direction, tiny, oracle, pairs):
     model, marked, donor = tiny("gpt2"), [45, 46, 47, 48, 44], [3, 24, 25, 9, 6]

@@ -133,9 +133,18 @@ def test_the_map_of_a_cell_is_the_mean_recovery_of_the_pairs_that_pass(measured,
 def test_pairs_without_a_partner_are_counted(model, pairs):
     alone = [pair for pair in pairs if pair.relation == "colour"][:1]
     others = [pair for pair in pairs if pair.relation == "home"]
-    made = robustness(model, [*alone, *others], corruptions=["resample"], metrics=("logit_diff",), direction="noise")
+    asked = {"corruptions": ["resample"], "metrics": ("logit_diff",), "component": "head_out", "direction": "noise"}
+    made = robustness(model, [*alone, *others], **asked)
     assert [cell.corruption for cell in made.cells] == ["token", "resample"]
+    assert made.ranked.shape == (model.n_layers, model.n_heads, len(made.roles)) == made.cells[1].effect.shape
     assert made.cells[1].left_out["no other subject to resample from"] >= 1
+
+
+def test_pairs_none_of_which_has_a_partner_leave_the_cell_empty(model, pairs):
+    different = [next(pair for pair in pairs if pair.template == template) for template in {p.template for p in pairs}]
+    made = robustness(model, sorted(different, key=repr), corruptions=["resample"], metrics=("logit_diff",))
+    assert (made.cells[1].facts, made.cells[1].reading) == (0, "open")
+    assert made.cells[1].left_out == {"no other subject to resample from": len(different)}
 
 
 def test_settings_of_a_corruption_are_named(model, pairs):

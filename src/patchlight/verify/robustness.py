@@ -119,7 +119,8 @@ def _structural(effects: Effects, n_layers: int) -> Bool[np.ndarray, "layer *hea
     """The sites that restore everything by construction in any pair."""
     sites = structural_cells(effects.alignments, effects.component, n_layers, effects.metric).astype(float)
     heads = effects.values.shape[2:-1]
-    every = np.broadcast_to(sites.reshape(*sites.shape[:2], *[1] * len(heads), -1), effects.values.shape)
+    beside = sites.reshape(*sites.shape[:2], *[1] * len(heads), sites.shape[2])
+    every = np.broadcast_to(beside, effects.values.shape)
     marked: np.ndarray = np.nan_to_num(_on_all_roles(every, effects)).any(axis=0)
     return marked
 
