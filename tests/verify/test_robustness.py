@@ -28,8 +28,8 @@ def fact_map(change: np.ndarray, *, corruption: str = "token", metric: str = "lo
     whole, gap = np.zeros((n, layers, len(ROLES))), np.zeros((n, layers, len(ROLES)))
     whole[..., :roles], gap[..., :roles] = change, 1.0
     names = tuple(facts or [f"fact {i:02d}" for i in range(n)])
-    structural = np.zeros(gap.shape[1:], dtype=bool)
-    return FactMap(corruption, metric, names, whole, gap, structural, pairs=n, left_out={})
+    settled = np.zeros(gap.shape[1:], dtype=bool)
+    return FactMap(corruption, metric, names, whole, gap, settled, pairs=n, left_out={})
 
 
 @pytest.fixture
@@ -77,14 +77,14 @@ def test_only_facts_that_both_have_are_compared_and_few_give_no_interval(default
     assert (cell.overlap.n, cell.reading) == (0, "open") and np.isnan(cell.overlap.estimate)
 
 
-def test_what_restores_everything_by_construction_is_not_ranked(default):
+def test_what_is_settled_by_construction_is_not_ranked(default):
     first, second = fact_map(default), fact_map(default, metric="other")
-    first.structural[-1, 3] = True
-    second.structural[0, 1] = True
+    first.settled[-1, 3] = True
+    second.settled[0, 1] = True
     made = compare([first, second], "resid_pre", "denoise", top=3)
     assert not made.ranked[-1, 3] and not made.ranked[0, 1]
     assert made.ranked.sum() == LAYERS * 4 - 2
-    first.structural[:] = True
+    first.settled[:] = True
     with pytest.raises(InputError, match="verify-nothing-to-rank"):
         compare([first, second], "resid_pre", "denoise")
 
@@ -113,6 +113,9 @@ def test_every_corruption_and_metric_has_its_cell_with_what_it_left_out(measured
     ]
     for cell in measured.cells:
         assert cell.pairs + sum(cell.left_out.values()) == len(pairs)
+    # Nothing before the subject can matter, and a subject of one token in the first layer's stream is all that differs.
+    assert measured.ranked.any(axis=0).tolist() == [role != "before" for role in measured.roles]
+    assert not measured.ranked[0, measured.roles.index("subject_last")]
     table = measured.to_frame()
     assert len(table) == 10
     assert table.reading[0] == "agrees" and table.overlap[0] == 1.0

@@ -13,7 +13,7 @@ from patchlight.study.spec import Study
 from patchlight.study.stages import SWEEPS, pair_rows, seed_of
 from patchlight.verify.agreement import FactMap, Robustness, compare
 
-ARRAYS = ("change", "gap", "structural")
+ARRAYS = ("change", "gap", "settled")
 ROBUSTNESS = (*SWEEPS, "study/robustness.py")
 
 
@@ -69,7 +69,7 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], c
 
 
 def robustness_of(study: Study, done: Iterable[tuple[Choice, Artifact]]) -> Mapping[str, tuple[Robustness, ...]]:
-    """By kind of knowledge, the matrix of each component whose usual corruption was measured."""
+    """By kind of knowledge, the matrix of each component that has facts under the usual corruption."""
     maps: dict[tuple[str, str], list[FactMap]] = {}
     for choice, artifact in done:
         maps.setdefault((choice.kind, choice.component), []).extend(_fact_maps(choice, artifact))
@@ -77,7 +77,7 @@ def robustness_of(study: Study, done: Iterable[tuple[Choice, Artifact]]) -> Mapp
     found: dict[str, tuple[Robustness, ...]] = {}
     for (kind, component), of_component in maps.items():
         # Nothing can be compared where the unit of the usual corruption failed.
-        if of_component[0].corruption == "token":
+        if of_component[0].corruption == "token" and of_component[0].facts:
             found[kind] = (*found.get(kind, ()), compare(of_component, component, direction, seed=seed))
     return found
 

@@ -1,7 +1,7 @@
 """How far the maps of different choices of corruption and metric agree with the default's.
 
 The default is token replacement with the first metric. Every other choice is compared with it on the facts that both
-measure, over the sites that no choice restores by construction.
+measure, over the sites whose result no choice settles by construction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class FactMap:
     """What one corruption and one metric gave: sums over the pairs of each fact, by layer and role of `ROLES`.
 
     `change` is what patches moved (towards the clean run in denoising, away from it in noising), `gap` the gap of the
-    pairs that have the site, 0 where a fact has none. `left_out` counts pairs by reason.
+    pairs that have the site, 0 where a fact has none. `settled` marks sites whose result follows by construction:
+    everything comes back, or nothing can. `left_out` counts pairs by reason.
     """
 
     corruption: str
@@ -43,7 +44,7 @@ class FactMap:
     facts: tuple[str, ...]
     change: Float[np.ndarray, "fact layer role"]
     gap: Float[np.ndarray, "fact layer role"]
-    structural: Bool[np.ndarray, "layer role"]
+    settled: Bool[np.ndarray, "layer role"]
     pairs: int
     left_out: Mapping[str, int]
 
@@ -129,8 +130,8 @@ def compare(
 ) -> Robustness:
     """The matrix made of measured maps, the default's first. Raises InputError where no site can be ranked."""
     default = maps[0]
-    structural = np.any([each.structural for each in maps], axis=0)
-    ranked = ~structural & ((default.gap > 0).sum(axis=0) >= max(1, min(FEWEST, len(default.facts))))
+    settled = np.any([each.settled for each in maps], axis=0)
+    ranked = ~settled & ((default.gap > 0).sum(axis=0) >= max(1, min(FEWEST, len(default.facts))))
     if not ranked.any():
         what = f"no site of {component} can be ranked: {len(default.facts)} facts pass the gap gate under the default"
         raise InputError("verify-nothing-to-rank", what, fix="give pairs that the model answers, or another component")

@@ -109,20 +109,25 @@ def _fact_map(effects: Effects, reasons: Sequence[str], left_out: Mapping[str, i
         tuple(names.tolist()),
         change=np.tensordot(of_fact, np.nan_to_num(shares) * gap, 1),
         gap=np.tensordot(of_fact, gap, 1),
-        structural=_structural(effects, n_layers),
+        settled=_settled(effects, n_layers),
         pairs=int(passed.sum()),
         left_out=Counter(left_out) + Counter(reason for reason in reasons if reason),
     )
 
 
-def _structural(effects: Effects, n_layers: int) -> Bool[np.ndarray, "layer *head role"]:
-    """The sites that restore everything by construction in any pair."""
-    sites = structural_cells(effects.alignments, effects.component, n_layers, effects.metric).astype(float)
-    heads = effects.values.shape[2:-1]
-    beside = sites.reshape(*sites.shape[:2], *[1] * len(heads), sites.shape[2])
-    every = np.broadcast_to(beside, effects.values.shape)
-    marked: np.ndarray = np.nan_to_num(_on_all_roles(every, effects)).any(axis=0)
-    return marked
+def _settled(effects: Effects, n_layers: int) -> Bool[np.ndarray, "layer *head role"]:
+    """Where the result follows by construction: everything comes back in some pair, or in every pair nothing can."""
+    heads = [1] * len(effects.values.shape[2:-1])
+    cuts = structural_cells(effects.alignments, effects.component, n_layers, effects.metric).astype(float)
+    cuts = np.broadcast_to(cuts.reshape(*cuts.shape[:2], *heads, cuts.shape[2]), effects.values.shape)
+    first = np.array([alignment.differing[0] for alignment in effects.alignments], dtype=int)
+    before = (np.arange(effects.values.shape[-1]) < first[:, None]).astype(float)
+    before = np.broadcast_to(before.reshape(len(before), 1, *heads, before.shape[1]), effects.values.shape)
+    everything = np.nan_to_num(_on_all_roles(cuts, effects)).any(axis=0)
+    ahead = _on_all_roles(before, effects)
+    nothing = (ahead == 1).any(axis=0) & ~(ahead < 1).any(axis=0)
+    settled: np.ndarray = everything | nothing
+    return settled
 
 
 def _on_all_roles(
