@@ -67,6 +67,18 @@ def test_the_same_map_agrees_and_the_reverse_disagrees(default):
     assert "other sites are named by token with reverse; the same by token with same" in made.conclusion
 
 
+def test_the_strongest_site_of_each_choice_is_named_with_its_effect(default):
+    raised = default.copy()
+    raised[:, 2, 1] += 10
+    made = compare([fact_map(default), fact_map(default, metric="same"), fact_map(raised)], "mlp_out", "denoise")
+    table = made.to_frame()
+    peaks = [np.unravel_index(default.mean(0).argmax(), (LAYERS, 4)), (2, 1)]
+    names = [f"blocks.{layer}.mlp_out@{ROLES[role]}" for layer, role in peaks]
+    assert list(table.strongest) == [names[0], names[0], names[1]]
+    assert table.strongest_effect[2] == pytest.approx(raised[:, 2, 1].mean())
+    assert f"{names[0]}, is the strongest under 2 of 3 choices" in made.conclusion
+
+
 def test_only_facts_that_both_have_are_compared_and_few_give_no_interval(default):
     few = fact_map(-default[:3], metric="few", facts=["fact 00", "fact 01", "another"])
     cell = compare([fact_map(default), few], "resid_pre", "denoise").cells[1]

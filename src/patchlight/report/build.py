@@ -22,7 +22,7 @@ from patchlight.report import figures, robustness
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
-from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts
+from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts, site_words
 from patchlight.store.faults import told_clearly
 
 FILES = {"en": "report.html", "ja": "report.ja.html"}
@@ -90,12 +90,6 @@ def _common(one: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def site_words(layer: object, component: str, role: str, texts: Texts) -> str:
-    """A site in words, e.g. "MLP output, layer 7, last word"."""
-    names = {"component": texts.word("component", component), "role": texts.word("role", role)}
-    return texts("page.site", layer=layer, **names)
 
 
 def _helpers(texts: Texts) -> dict[str, Any]:

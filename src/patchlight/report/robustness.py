@@ -8,18 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchlight.records import Interval
+from patchlight.records import Interval, Site
 from patchlight.report.charts import interval_words, percent
 from patchlight.report.contents import Checkpoint, ReportContents
 from patchlight.report.tables import Download, Table, download
-from patchlight.report.texts import Texts
+from patchlight.report.texts import Texts, site_words
 from patchlight.verify.agreement import OVERLAP_BAR, Cell, Robustness
 
 READINGS = ("disagrees", "agrees", "open")
-MATRIX_COLUMNS = (
-    *("corruption", "metric", "facts", "pairs", "left_out", "facts_compared", "correlation", "correlation_low"),
-    *("correlation_high", "overlap", "overlap_low", "overlap_high", "reading"),
-)
 MAP_COLUMNS = ("corruption", "metric", "layer", "role", "estimate", "ranked")
 
 
@@ -45,14 +41,6 @@ def matrices(contents: ReportContents, kind: str, texts: Texts) -> list[Matrix]:
     ]
 
 
-def matrix_rows(made: Robustness) -> Iterator[tuple[object, ...]]:
-    """A row of MATRIX_COLUMNS for each corruption and metric."""
-    for cell in made.cells:
-        ends = [getattr(each, end) for each in (cell.correlation, cell.overlap) for end in ("estimate", "low", "high")]
-        counts = (cell.facts, cell.pairs, sum(cell.left_out.values()), cell.overlap.n)
-        yield (cell.corruption, cell.metric, *counts, *ends, cell.reading)
-
-
 def _map_rows(made: Robustness) -> Iterator[tuple[object, ...]]:
     for cell in made.cells:
         for layer, column in np.ndindex(*made.ranked.shape):
@@ -67,7 +55,7 @@ def _matrix(checkpoint: Checkpoint, kind: str, made: Robustness, texts: Texts) -
         "component": texts.word("component", made.component),
         "direction": texts(f"direction.{made.direction}"),
     }
-    title = texts("robustness.title", **names)
+    title, table = texts("robustness.title", **names), made.to_frame()
     key = (texts.pick(checkpoint.name), kind, made.component)
     return Matrix(
         title,
@@ -75,7 +63,10 @@ def _matrix(checkpoint: Checkpoint, kind: str, made: Robustness, texts: Texts) -
         _overlaps(made, texts),
         _details(made, texts),
         [
-            (texts("robustness.download"), download(("robustness", *key), MATRIX_COLUMNS, matrix_rows(made))),
+            (
+                texts("robustness.download"),
+                download(("robustness", *key), [str(name) for name in table.columns], table.to_numpy().tolist()),
+            ),
             (texts("robustness.download_maps"), download(("robustness-maps", *key), MAP_COLUMNS, _map_rows(made))),
         ],
     )
@@ -92,8 +83,10 @@ def _sentences(made: Robustness, texts: Texts) -> list[str]:
         default=_choice(made.cells[0], texts),
         stability=percent(made.stability),
     )
-    comma = texts("robustness.comma")
+    comma, (site, agreeing) = texts("robustness.comma"), made.agreeing()
+    place = "" if site is None else _place(site, texts)
     return [
+        texts("robustness.strongest", site=place, agreeing=agreeing, choices=len(made.cells)),
         lead,
         *(texts(f"robustness.{name}", cells=comma.join(cells)) for name, cells in named.items() if cells),
     ]
@@ -124,13 +117,14 @@ def _overlaps(made: Robustness, texts: Texts) -> Table:
 
 
 def _details(made: Robustness, texts: Texts) -> Table:
-    columns = ("choice", "facts", "pairs", "left_out", "correlation")
+    columns = ("choice", "facts", "pairs", "left_out", "correlation", "strongest")
     rows = [
         (
             _choice(cell, texts),
             *(str(cell.facts), str(cell.pairs)),
             _left_out(cell, texts),
             _decimal(cell.correlation, texts),
+            _strongest(made, cell, texts),
         )
         for cell in made.cells
     ]
@@ -142,6 +136,15 @@ def _left_out(cell: Cell, texts: Texts) -> str:
         texts("page.named", name=texts.word("exclusion", reason), text=count) for reason, count in cell.left_out.items()
     ]
     return texts("robustness.comma").join(parts) or texts("page.none")
+
+
+def _strongest(made: Robustness, cell: Cell, texts: Texts) -> str:
+    site, effect = made.strongest(cell)
+    return "" if site is None else texts("page.named", name=_place(site, texts), text=percent(effect))
+
+
+def _place(site: Site, texts: Texts) -> str:
+    return site_words(site.layer, site.component, str(site.position), texts)
 
 
 def _decimal(interval: Interval, texts: Texts) -> str:

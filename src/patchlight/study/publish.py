@@ -12,7 +12,6 @@ import pandas as pd
 
 from patchlight.report.build import build_report
 from patchlight.report.contents import EffectMap, ReportContents
-from patchlight.report.robustness import MATRIX_COLUMNS, matrix_rows
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
@@ -114,14 +113,15 @@ def _map_rows(each: EffectMap) -> Iterator[dict[str, Any]]:
 
 
 def _robustness(contents: ReportContents) -> pd.DataFrame:
-    rows = [
-        (checkpoint.name["en"], result.kind, made.component, made.direction, *row)
+    tables = [
+        made.to_frame().assign(
+            checkpoint=checkpoint.name["en"], kind=result.kind, component=made.component, direction=made.direction
+        )
         for checkpoint in contents.checkpoints
         for result in checkpoint.kinds
         for made in result.robustness
-        for row in matrix_rows(made)
     ]
-    return pd.DataFrame(rows, columns=["checkpoint", "kind", "component", "direction", *MATRIX_COLUMNS])
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["checkpoint", "corruption", "metric"])
 
 
 def _questions(results: Sequence[CheckpointResults]) -> Iterator[dict[str, Any]]:

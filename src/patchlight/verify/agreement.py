@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from patchlight.errors import InputError
 from patchlight.pairs.align import ROLES
-from patchlight.records import Interval
+from patchlight.records import Interval, Site
 from patchlight.verify.stability import top_stability
 
 if TYPE_CHECKING:
@@ -102,10 +102,18 @@ class Robustness:
     cells: tuple[Cell, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """A table, one line a cell: the choice, facts and pairs, correlation and overlap with intervals, reading."""
+        """A table, one line a cell: choice, facts, pairs, correlation and overlap with intervals, strongest site."""
         import pandas as pd
 
-        return pd.DataFrame([_line(cell) for cell in self.cells])
+        return pd.DataFrame([self._line(cell) for cell in self.cells])
+
+    def strongest(self, cell: Cell) -> tuple[Site | None, float]:
+        """The ranked site with the largest effect on the cell's own map, and its effect; None without facts."""
+        effect = np.where(self.ranked & np.isfinite(cell.effect), cell.effect, -np.inf)
+        layer, *unit, role = (int(index) for index in np.unravel_index(effect.argmax(), effect.shape))
+        if not np.isfinite(effect.max()):
+            return None, math.nan
+        return Site(self.component, layer, unit[0] if unit else None, self.roles[role]), float(effect.max())
 
     @property
     def conclusion(self) -> str:
@@ -113,10 +121,34 @@ class Robustness:
         words = {"disagrees": "other sites are named by", "agrees": "the same by", "open": "it cannot be told for"}
         named = {reading: [cell.name for cell in self.cells[1:] if cell.reading == reading] for reading in words}
         parts = [f"{words[reading]} {', '.join(cells)}" for reading, cells in named.items() if cells]
+        site, agreeing = self.agreeing()
         return (
-            f"Of the {self.top} strongest of {int(self.ranked.sum())} sites of {self.component} ({self.direction}), "
-            f"beside {self.cells[0].name}: {'; '.join(parts) or 'nothing was compared'}."
+            f"The strongest site with {self.cells[0].name}, {site}, is the strongest under {agreeing} of "
+            f"{len(self.cells)} choices; of the {self.top} strongest of {int(self.ranked.sum())} sites "
+            f"({self.direction}), {'; '.join(parts) or 'nothing was compared'}."
         )
+
+    def agreeing(self) -> tuple[Site | None, int]:
+        """The default's strongest site, and under how many of the choices (the default's own with them) it is that."""
+        named = [self.strongest(cell)[0] for cell in self.cells]
+        return named[0], named.count(named[0])
+
+    def _line(self, cell: Cell) -> dict[str, object]:
+        site, effect = self.strongest(cell)
+        ends = (("", "estimate"), ("_low", "low"), ("_high", "high"))
+        return {
+            "corruption": cell.corruption,
+            "metric": cell.metric,
+            "facts": cell.facts,
+            "pairs": cell.pairs,
+            "left_out": sum(cell.left_out.values()),
+            "facts_compared": cell.overlap.n,
+            **{f"correlation{end}": getattr(cell.correlation, name) for end, name in ends},
+            **{f"overlap{end}": getattr(cell.overlap, name) for end, name in ends},
+            "reading": cell.reading,
+            "strongest": "" if site is None else str(site),
+            "strongest_effect": effect,
+        }
 
 
 def compare(
@@ -229,21 +261,3 @@ def _interval(values: Float[np.ndarray, " resample"], facts: int) -> Interval:
         return Interval(estimate, math.nan, math.nan, facts, method=METHOD)
     low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
     return Interval(estimate, low, high, facts, method=METHOD)
-
-
-def _line(cell: Cell) -> dict[str, object]:
-    measures = {
-        f"{name}{end}": getattr(getattr(cell, name), attribute)
-        for name in ("correlation", "overlap")
-        for end, attribute in (("", "estimate"), ("_low", "low"), ("_high", "high"))
-    }
-    return {
-        "corruption": cell.corruption,
-        "metric": cell.metric,
-        "facts": cell.facts,
-        "pairs": cell.pairs,
-        "left_out": sum(cell.left_out.values()),
-        "compared": cell.overlap.n,
-        **measures,
-        "reading": cell.reading,
-    }
