@@ -110,6 +110,22 @@ def test_a_further_right_answer_is_never_the_wrong_one(pack: Pack, byte_level: P
     assert "France" not in {pair.corrupted_subject for pair in pairs if pair.fact in {"italy", "spain", "japan"}}
 
 
+def test_answers_that_begin_alike_meet_only_where_there_are_no_others(
+    pack: Pack, byte_level: PreTrainedTokenizerFast
+) -> None:
+    alike = pack
+    for city in ("Rome", "Madrid", "Tokyo", "Oslo"):
+        alike = edited(alike, city, f"Paris {city}")
+    pairs = build_pairs(alike, byte_level, seed=0).pairs
+    assert {pair.wrong for pair in pairs if pair.fact != "egypt"} == {" Cairo"}
+    alike = edited(alike, "Cairo", "Paris Cairo")
+    pairs = build_pairs(alike, byte_level, seed=0).pairs
+    assert len(pairs) == 18
+    # Paris alone is the beginning of every other answer, and is met by the fact whose answer it is only.
+    assert " Paris" not in {pair.wrong for pair in pairs}
+    assert {align(byte_level, pair).parted for pair in pairs if pair.fact != "france"} == {True}
+
+
 def test_an_alignment_refusal_keeps_its_reason(pack: Pack, byte_level: PreTrainedTokenizerFast) -> None:
     leaking = edited(pack, "In {subject} people eat bread in", "In {subject} Rome eats Paris in")
     counts = reasons(build_pairs(leaking, byte_level, seed=0))

@@ -263,6 +263,31 @@ def oracle_together() -> Callable[..., float]:
     return oracle_with_all
 
 
+def forced_logits(
+    model: Model, donor: list[int], recipient: list[int], answer: list[int], component: str, layer: int, position: int
+) -> torch.Tensor:
+    """The logits `[step, token]` before each token of an answer: prompt and answer in one forward with a plain hook."""
+    given = activation(model, donor, component, layer)
+
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        one(tensor)[position] = given[position]
+        return tensor
+
+    handle = hook(*oracle_module(model, component, layer), edit)
+    try:
+        with torch.no_grad():
+            logits = model.hf(input_ids=torch.tensor([[*recipient, *answer[:-1]]])).logits[0]
+    finally:
+        handle.remove()
+    return logits[len(recipient) - 1 :].double()
+
+
+@pytest.fixture(scope="session")
+def oracle_forced() -> Callable[..., torch.Tensor]:
+    return forced_logits
+
+
 def project(model: Model, layer: int, stream: torch.Tensor) -> list[torch.Tensor]:
     """Queries, keys and values `[head, position, head_dim]` of a GPT-2 or Llama block, rotated where it rotates."""
     block = blocks(model)[layer]

@@ -179,11 +179,11 @@ def _vocabulary_parts(
                 _Reader(run, step, _logprob(tokens[pair, step].to(model.device)), found[part][:, step])
                 for step in range(tokens.shape[1])
             ]
-    at_parting = {"rank": _rank(answers.correct[pair, answers.parting].to(model.device)), "kl": _kl(model, pair, clean)}
-    for part, take in at_parting.items():
-        if part in parts:
-            found[part] = clean.new_empty(len(pair), dtype=exact)
-            readers.append(_Reader(0, answers.parting, take, found[part]))
+    for part in parts & {"rank", "kl"}:
+        found[part] = clean.new_empty(len(pair), dtype=exact)
+        tokens = answers.correct[pair, answers.parting].to(model.device)
+        take = _rank(tokens) if part == "rank" else _kl(model, pair, clean)
+        readers.append(_Reader(0, answers.parting, take, found[part]))
     for (run, step), together in groupby(sorted(readers, key=_place), key=_place):
         of_step = list(together)
         for start in range(0, len(pair), rows_at_once):

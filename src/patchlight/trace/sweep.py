@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MEMORY = 1 << 30  # bytes for captured runs, the state of a pass and what metrics need, beside the model
 HALVINGS = 3  # of the memory, where the machine has less
 DIRECTIONS = ("denoise", "noise")
+FORWARD = 16  # streams that a forward holds while it runs, in the hidden layer of its MLP above all
 ROW_BYTES = 6 * 8 * 4  # of a replaced activation in the tables of rows, and their copies while rows are cut
 
 
@@ -107,36 +108,10 @@ def sweeps(
     corruption = as_corruption(corruption)
     subjects = None if corruption.kind == "token" else replaced(model, alignments, corruption)
     alignments = tuple(as_corrupted(alignment, corruption) for alignment in alignments)
-    columns = columns_of(alignments, positions)
-    sites = sites_of(model, component, window, groups)
-    donor_ids = _donor_ids(model, alignments, donors)
-    work = _Work(
-        model, alignments, donor_ids, sites, direction, tuple(metrics), columns, memory, corruption.samples, subjects
-    )
-    width = len(columns) or max((len(alignment.clean_ids) for alignment in alignments), default=0)
-    values = {metric: np.full((len(pairs), *sites.axes, width), np.nan) for metric in metrics}
-    clean, corrupted = ({metric: np.full(len(pairs), np.nan) for metric in metrics} for _ in range(2))
-    for batch, measured in _measured(work, on_progress):
-        for metric in metrics:
-            part = measured.values[metric]
-            values[metric][batch, ..., : part.shape[-1]] = part
-            clean[metric][batch], corrupted[metric][batch] = measured.clean[metric], measured.corrupted[metric]
-    return {
-        metric: Effects(
-            values[metric],
-            clean[metric],
-            corrupted[metric],
-            tuple(pairs),
-            alignments,
-            component,
-            direction,
-            metric,
-            columns,
-            window,
-            corruption,
-        )
-        for metric in metrics
-    }
+    given = _donor_ids(model, alignments, donors)
+    columns, sites = columns_of(alignments, positions), sites_of(model, component, window, groups)
+    work = _Work(model, alignments, given, sites, direction, tuple(metrics), columns, memory, corruption, subjects)
+    return _effects(work, tuple(pairs), _measured(work, on_progress))
 
 
 class _Measured(NamedTuple):
@@ -159,12 +134,12 @@ class _Work:
     metrics: tuple[str, ...]
     columns: tuple[str, ...]
     memory: int
-    draws: int
+    corruption: Corruption
     subjects: tuple[Replaced, ...] | None  # None where corrupted runs have tokens of their own
 
     def measure(self, batch: Sequence[int], advance: Callable[[int], None]) -> _Measured:
         """Each metric of each cell, the mean over draws; `advance` gets the rows of a pass when it is done."""
-        drawn = [self._measure(batch, draw, advance) for draw in range(self.draws)]
+        drawn = [self._measure(batch, draw, advance) for draw in range(self.corruption.samples)]
         return _Measured(
             *(
                 {metric: np.mean([each[metric] for each in parts], axis=0) for metric in self.metrics}
@@ -249,7 +224,7 @@ class _Work:
         alignment = self.alignments[index]
         places = len(self.columns) or len(alignment.clean_ids)
         runs = len(Answers.of([alignment], self.metrics).continuations)
-        return int(np.prod(self.sites.axes)) * places * runs * self.draws
+        return int(np.prod(self.sites.axes)) * places * runs * self.corruption.samples
 
     def pairs_at_once(self, index: int) -> int:
         """How many pairs of this one's shape half of the memory holds: captured runs, rows, a result for each row."""
@@ -259,10 +234,40 @@ class _Work:
         steps = sum(tokens.shape[1] + 1 for tokens in answers)
         of_component = {"mlp_hidden": 4 * model.width, "pattern": model.n_heads * length}
         streams = 3 * model.width + 2 * model.n_kv_heads * model.head_dim
-        captured = model.n_layers * length * (streams + of_component.get(sites.component, model.width))
+        of_layer = streams + of_component.get(sites.component, model.width)
+        captured = length * (model.n_layers * of_layer + FORWARD * model.width)
         results = int(np.prod(sites.axes)) * (len(self.columns) or length) * steps * model.width
         patches = int(np.prod(sites.axes)) * length * sites.window * sites.members
         return max(1, self.memory // 2 // ((captured + results) * model.dtype.itemsize + patches * ROW_BYTES))
+
+
+def _effects(
+    work: _Work, pairs: tuple[Pair | TokenPair, ...], measured: Iterator[tuple[list[int], _Measured]]
+) -> dict[str, Effects]:
+    """The batches put together, a record for each metric."""
+    width = len(work.columns) or max((len(alignment.clean_ids) for alignment in work.alignments), default=0)
+    values = {metric: np.full((len(pairs), *work.sites.axes, width), np.nan) for metric in work.metrics}
+    runs = {metric: np.full((2, len(pairs)), np.nan) for metric in work.metrics}
+    for batch, found in measured:
+        for metric in work.metrics:
+            values[metric][batch, ..., : found.values[metric].shape[-1]] = found.values[metric]
+            runs[metric][:, batch] = found.clean[metric], found.corrupted[metric]
+    return {
+        metric: Effects(
+            values=values[metric],
+            clean=runs[metric][0],
+            corrupted=runs[metric][1],
+            pairs=pairs,
+            alignments=work.alignments,
+            component=work.sites.component,
+            direction=work.direction,
+            metric=metric,
+            columns=work.columns,
+            window=work.sites.window,
+            corruption=work.corruption,
+        )
+        for metric in work.metrics
+    }
 
 
 def _measured(work: _Work, on_progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], _Measured]]:
