@@ -41,14 +41,16 @@ def questions(model: Model, facts: int) -> list[Pair]:
 def shown(made: Robustness) -> str:
     """A table for people, and the sentence."""
     lines = [
-        "| corruption | metric | facts | Spearman (95 %) | overlap (95 %) | reading |",
-        "|---|---|---|---|---|---|",
+        "| corruption | metric | facts | Spearman (95 %) | overlap (95 %) | reading | strongest site, its recovery |",
+        "|---|---|---|---|---|---|---|",
     ]
     for cell in made.cells:
         spans = [
             f"{each.estimate:.2f} ({each.low:.2f} to {each.high:.2f})" for each in (cell.correlation, cell.overlap)
         ]
-        lines.append(f"| {cell.corruption} | {cell.metric} | {cell.facts} | {spans[0]} | {spans[1]} | {cell.reading} |")
+        site, effect = made.strongest(cell)
+        columns = (cell.corruption, cell.metric, str(cell.facts), *spans, cell.reading, f"`{site}` {effect:.0%}")
+        lines.append(f"| {' | '.join(columns)} |")
     return "\n".join([*lines, "", made.conclusion, f"Stability of the default's list: {made.stability:.2f}"])
 
 

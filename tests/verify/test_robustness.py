@@ -79,6 +79,14 @@ def test_the_strongest_site_of_each_choice_is_named_with_its_effect(default):
     assert f"{names[0]}, is the strongest under 2 of 3 choices" in made.conclusion
 
 
+def test_a_list_that_does_not_agree_with_itself_cannot_be_contradicted(default):
+    """Forty equal sites and ten facts of noise: other facts name other sites, and so does another choice."""
+    noise = np.random.default_rng(7).normal(1, 0.1, (2, 10, 10, 4))
+    made = compare([fact_map(noise[0]), fact_map(noise[1], metric="kl")], "resid_pre", "denoise", top=2)
+    assert made.stability < 0.6
+    assert made.cells[1].reading == "open"
+
+
 def test_only_facts_that_both_have_are_compared_and_few_give_no_interval(default):
     few = fact_map(-default[:3], metric="few", facts=["fact 00", "fact 01", "another"])
     cell = compare([fact_map(default), few], "resid_pre", "denoise").cells[1]

@@ -61,6 +61,8 @@ class Cell:
     `effect` is the mean recovery (in noising, damage) over all facts that pass the gap gate under this choice, a ratio
     of means, NaN where no fact has the site. `correlation` is Spearman's over the sites ranked, `overlap` the Jaccard
     index of the strongest sites; both over the facts that the default has, too, with percentile intervals over facts.
+    `reading` is `agrees` where the whole interval of the overlap reaches the bar, `disagrees` where it stays below the
+    bar and below the default's own stability, else `open`.
     """
 
     corruption: str
@@ -71,18 +73,12 @@ class Cell:
     left_out: Mapping[str, int]
     correlation: Interval
     overlap: Interval
+    reading: str
 
     @property
     def name(self) -> str:
         """The choice in words: corruption and metric."""
         return f"{self.corruption} with {self.metric}"
-
-    @property
-    def reading(self) -> str:
-        """`agrees` or `disagrees` where the whole interval of the overlap is on that side of the bar, else `open`."""
-        if self.overlap.high < OVERLAP_BAR:
-            return "disagrees"
-        return "agrees" if self.overlap.low >= OVERLAP_BAR else "open"
 
 
 @dataclass(frozen=True)
@@ -172,15 +168,15 @@ def compare(
         what = f"the {count} strongest sites of {int(ranked.sum())} that can be ranked"
         raise InputError("verify-top", what, fix="ask for fewer")
     present: np.ndarray = np.any(default.gap > 0, axis=tuple(range(default.gap.ndim - 1)))
-    cells = tuple(_cell(each, default, ranked, count, present, seed, resamples) for each in maps)
+    stability = top_stability(_means(default, ranked), count, seed=seed)
     return Robustness(
         component,
         direction,
         roles=tuple(role for role, here in zip(ROLES, present, strict=True) if here),
         ranked=ranked[..., present],
         top=count,
-        stability=top_stability(_means(default, ranked), count, seed=seed),
-        cells=cells,
+        stability=stability,
+        cells=tuple(_cell(each, default, ranked, count, present, stability, seed, resamples) for each in maps),
     )
 
 
@@ -194,12 +190,14 @@ def _cell(
     ranked: Bool[np.ndarray, "layer *head role"],
     top: int,
     present: Bool[np.ndarray, " role"],
+    stability: float,
     seed: int,
     resamples: int,
 ) -> Cell:
     common = [fact for fact in each.facts if fact in default.facts]
     weights = _weights(len(common), seed, resamples)
     one, other = (_resampled_map(weights, *(part[:, ranked] for part in which.of(common))) for which in (each, default))
+    overlap = _interval(_overlap(one, other, top), len(common))
     whole = each.change.sum(axis=0), each.gap.sum(axis=0)
     return Cell(
         each.corruption,
@@ -209,8 +207,15 @@ def _cell(
         pairs=each.pairs,
         left_out=each.left_out,
         correlation=_interval(_spearman(one, other), len(common)),
-        overlap=_interval(_overlap(one, other, top), len(common)),
+        overlap=overlap,
+        reading=_reading(overlap, stability),
     )
+
+
+def _reading(overlap: Interval, stability: float) -> str:
+    if overlap.high < min(OVERLAP_BAR, stability):
+        return "disagrees"
+    return "agrees" if overlap.low >= OVERLAP_BAR else "open"
 
 
 def _weights(facts: int, seed: int, resamples: int) -> Float[np.ndarray, "resample fact"]:
