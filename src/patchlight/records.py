@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import total_ordering
+from itertools import groupby
+from operator import index
+
+from patchlight.errors import InputError
+
+LARGEST_INDEX = 999_999  # above any width or context; a mistyped window must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -71,25 +79,68 @@ class TokenPair:
     kind: str = ""
 
 
-@dataclass(frozen=True, order=True)
+@total_ordering
+@dataclass(frozen=True)
 class Site:
-    """A place where an activation can be replaced: component x layer x (head or neuron) x position.
+    """One intervention: the activations that are replaced together, by component, layer, head or neuron, and position.
 
-    `position` is an index from 0, or a role such as `subject_last`; None means every position.
-    Written `blocks.7.mlp_out@subject_last`, `blocks.9.head_out.6@last` (see `trace.sites`).
+    `layer`, `unit` and `position` are each an index from 0 or several of them, kept as an int or as a rising tuple, so
+    that `range(3, 6)` is a window of layers or a span of tokens. `position` may be a role such as `subject_last`, the
+    whole `subject`, or a span of roles such as `relation-last`. None stands for every unit and every position, and for
+    the layer of a component outside the blocks. Sites sort by component, layer, unit and position. Written
+    `blocks.7.mlp_out@subject_last`, `blocks.3-5.head_out.0+6@last` (read back by `trace.sites.read_site`).
+
+    Raises InputError `trace-site-name` for an index below 0, one given twice, and an empty set of them.
     """
 
     component: str
-    layer: int | None = None
-    unit: int | None = None
-    position: int | str | None = None
+    layer: int | Sequence[int] | None = None
+    unit: int | Sequence[int] | None = None
+    position: int | Sequence[int] | str | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("layer", "unit", "position"):
+            given = getattr(self, part)
+            if given is not None and not isinstance(given, str):
+                object.__setattr__(self, part, _one_or_several(given, part))
 
     def __str__(self) -> str:
-        """The canonical name, which `trace.sites.read_site` reads back."""
-        layer = "" if self.layer is None else f"blocks.{self.layer}."
-        unit = "" if self.unit is None else f".{self.unit}"
-        position = "" if self.position is None else f"@{self.position}"
+        """The canonical name."""
+        layer = "" if self.layer is None else f"blocks.{_written(self.layer)}."
+        unit = "" if self.unit is None else f".{_written(self.unit)}"
+        position = "" if self.position is None else f"@{_written(self.position)}"
         return f"{layer}{self.component}{unit}{position}"
+
+    def __lt__(self, other: Site) -> bool:
+        return self._key < other._key
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        role, at = (self.position, None) if isinstance(self.position, str) else ("", self.position)
+        return (self.component, *(_tuple(part) for part in (self.layer, self.unit, at)), role)
+
+
+def _one_or_several(given: int | Iterable[int], part: str) -> int | tuple[int, ...]:
+    """An index as it is, several as a rising tuple."""
+    indices = tuple(sorted(map(index, given if isinstance(given, Iterable) else (given,))))
+    if not indices or len(set(indices)) < len(indices) or not 0 <= indices[0] <= indices[-1] <= LARGEST_INDEX:
+        what = f"the {part} of a site is {given!r}"
+        fix = f"give different whole numbers from 0 to {LARGEST_INDEX}, at least one; the last token is called 'last'"
+        raise InputError("trace-site-name", what, fix=fix)
+    return indices[0] if len(indices) == 1 else indices
+
+
+def _tuple(part: int | Iterable[int] | None) -> tuple[int, ...]:
+    return () if part is None else tuple(part) if isinstance(part, Iterable) else (part,)
+
+
+def _written(part: int | Sequence[int] | str) -> str:
+    """Indices with their runs drawn together: `0-2+6`."""
+    if isinstance(part, int | str):
+        return str(part)
+    # Along a run of neighbours an index grows as fast as its place in the row.
+    runs = [[at for _, at in run] for _, run in groupby(enumerate(part), lambda pair: pair[1] - pair[0])]
+    return "+".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 @dataclass(frozen=True)

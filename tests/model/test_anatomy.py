@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from transformers import (
 
 from patchlight.errors import InputError
 from patchlight.model.anatomy import Model
+from patchlight.model.families import FAMILIES, Family
+from patchlight.model.load import random_init
 
 logging.set_verbosity_error()
 
@@ -31,12 +34,15 @@ LLAMA = SMALL | {
 }
 
 
-def make(kind: str, **settings: object) -> Model:
+CWM = LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}  # llama by another name
+
+
+def make(kind: str, family: Family | None = None, **settings: object) -> Model:
     torch.manual_seed(0)
     hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).double()
     for parameter in hf.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.3)
-    return Model(hf, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a"))), kind)
+    return Model(hf, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a"))), kind, family)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +85,29 @@ def test_the_digest_is_that_of_what_is_computed(llama):
 
 def test_an_unknown_family_says_how_to_add_it():
     with pytest.raises(InputError, match="model-unknown-family") as refused:
-        make("codegen", vocab_size=20, n_embd=16, n_layer=1, n_head=4, rotary_dim=4)
+        make("cwm", **CWM)
     assert "FAMILIES" in refused.value.fix
+
+
+def test_a_family_is_registered_or_given_without_touching_the_package(monkeypatch):
+    given = make("cwm", **CWM, family=FAMILIES["llama"])
+    assert random_init(given, 0).family == given.family
+    monkeypatch.setitem(FAMILIES, "cwm", FAMILIES["llama"])
+    assert make("cwm", **CWM).family == given.family
+    assert given.n_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "heads"),
+    [
+        ({"new_decoder_architecture": True, "num_kv_heads": 2}, 2),
+        ({"multi_query": True}, 1),
+        ({"multi_query": False, "alibi": True}, 4),
+    ],
+)
+def test_falcon_tells_its_key_and_value_heads(settings, heads):
+    model = make("falcon", **SMALL, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, **settings)
+    assert model.n_kv_heads == heads
 
 
 def test_a_variant_that_the_entry_does_not_cover_is_refused():
@@ -99,3 +126,8 @@ def test_a_component_that_is_not_where_the_table_says_is_named(llama):
     hf.model.layers[0].mlp = torch.nn.Identity()
     with pytest.raises(InputError, match=r"no mlp_proj at 'mlp\.down_proj'"):
         Model(hf, llama.tokenizer, "llama without an MLP")
+
+
+def test_the_guide_names_every_type():
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "models.md").read_text(encoding="utf-8")
+    assert [kind for kind in FAMILIES if f"`{kind}`" not in guide] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -20,11 +21,14 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from accelerate import dispatch_model
 
 from patchlight.errors import EnvironmentProblem, InputError, PatchlightError
 from patchlight.model.anatomy import Model
 from patchlight.model.load import load_model, random_init, save_model
 from patchlight.model.scratch import new_gpt2, train_tokenizer
+from patchlight.records import Pair
+from patchlight.trace.sweep import sweep
 
 torch.set_num_threads(1)
 
@@ -52,7 +56,7 @@ def logits(model: Model) -> torch.Tensor:
         return model.hf(**model.tokenizer(TEXT, return_tensors="pt")).logits
 
 
-def refusal(source: str | Path, **options: str) -> PatchlightError:
+def refusal(source: str | Path, **options: object) -> PatchlightError:
     with pytest.raises(PatchlightError) as refused:
         load_model(source, **options)
     assert refused.value.fix, "an error says what to do"
@@ -93,6 +97,10 @@ def test_the_dtype_is_the_one_asked_for(folder: Path) -> None:
 def test_a_missing_device_is_a_problem_of_the_machine(folder: Path) -> None:
     error = refusal(folder, device="cuda")
     assert (error.code, error.exit_code) == ("model-device-missing", 4)
+
+
+def test_mps_has_no_float64(folder: Path) -> None:
+    assert refusal(folder, device="mps", dtype="float64").code == "model-dtype-on-device"
 
 
 def test_a_null_model_has_the_architecture_and_other_weights(folder: Path) -> None:
@@ -198,19 +206,82 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     [
         transformers.T5Config(num_layers=1, d_model=8, d_kv=4, d_ff=8, num_heads=2),
         transformers.BertConfig(architectures=["BertForMaskedLM"]),
+        transformers.BertConfig(architectures=["BertLMHeadModel"], is_decoder=False),
         transformers.GPT2Config(architectures=["GPT2ForSequenceClassification"]),
         transformers.ViTConfig(),
     ],
-    ids=["encoder-decoder", "encoder", "classifier", "vision"],
+    ids=["encoder-decoder", "encoder", "two-sided", "classifier", "vision"],
 )
 def test_what_does_not_predict_the_next_token_is_refused(folder: Path, config: transformers.PreTrainedConfig) -> None:
     config.save_pretrained(folder)
     assert refusal(folder).code == "model-not-causal"
 
 
-def test_an_adapter_alone_is_refused(folder: Path) -> None:
+def test_an_adapter_that_names_no_base_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
-    assert refusal(folder).code == "model-adapter"
+    assert refusal(folder).code == "model-adapter-base"
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8", "mxfp4"])
+def test_quantised_weights_are_refused_unread(folder: Path, method: str) -> None:
+    edit_config(folder, quantization_config={"quant_method": method, "load_in_4bit": True, "bits": 4})
+    (folder / "model.safetensors").write_bytes(b"unread")
+    assert refusal(folder).code == "model-quantised"
+
+
+def test_a_weight_too_large_for_half_precision_is_named(folder: Path) -> None:
+    place = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(place)
+    tensors["transformer.h.0.mlp.c_fc.bias"][3] = 7e4
+    safetensors.torch.save_file(tensors, place, {"format": "pt"})
+    error = refusal(folder, dtype="float16")
+    assert (error.code, "in float16" in error.what) == ("model-weights-not-finite", True)
+    assert load_model(folder, dtype="bfloat16").dtype == torch.bfloat16
+
+
+SPREAD = {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.h": "cpu", "transformer.ln_f": "cpu"}
+
+
+@pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}, SPREAD | {"lm_head": "cpu"}], ids=["auto", "all", "parts"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="`auto` would use the device")
+def test_a_spread_model_gives_the_same_logits(folder: Path, device_map: object) -> None:
+    model = load_model(folder, device_map=device_map)
+    assert torch.equal(logits(model), logits(load_model(folder)))
+    assert model.device == torch.device("cpu")
+
+
+def test_sweeps_pass_through_the_hooks_of_a_spread_model(folder: Path) -> None:
+    """With one device there is nothing to move, but accelerate can be made to wrap every forward all the same."""
+    pair = Pair(clean="The drug of", corrupted="The drum of", correct="s", wrong="n")
+    model = load_model(folder, dtype="float64")
+    spread = dispatch_model(copy.deepcopy(model.hf), {**SPREAD, "lm_head": "cpu"}, main_device="cpu", force_hooks=True)
+    assert hasattr(spread.transformer.h, "_hf_hook")
+    for component in ("resid_pre", "head_out", "mlp_out", "v"):
+        expected = sweep(model, [pair], component=component).values
+        found = sweep(Model(spread, model.tokenizer, "spread"), [pair], component=component).values
+        numpy.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"device_map": SPREAD | {"transformer.h": "disk"}}, "model-offloaded"),
+        ({"device_map": SPREAD | {"transformer.h": "meta"}}, "model-offloaded"),
+        ({"device_map": SPREAD | {"transformer.h": "nowhere"}}, "model-device-missing"),
+        ({"device_map": "auto", "device": "cuda"}, "model-device-twice"),
+        ({"device_map": "everywhere"}, "model-device-map"),
+    ],
+    ids=["disk", "meta", "missing", "twice", "word"],
+)
+def test_a_spread_that_cannot_be_patched_is_refused(folder: Path, options: dict[str, object], code: str) -> None:
+    assert refusal(folder, **options).code == code
+
+
+def test_weights_that_are_not_in_memory_are_refused() -> None:
+    hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20))
+    hf.transformer.h.to("meta")
+    with pytest.raises(EnvironmentProblem, match="model-not-in-memory"):
+        Model(hf, TOKENIZER, "half here")
 
 
 def write_gguf(model: Model, place: Path) -> Path:
@@ -271,6 +342,11 @@ def test_a_gguf_file_that_is_none_or_cut_short_is_refused(gguf_file: Path, tmp_p
     for length in (4, 12, 40, 200, 2000, len(whole) // 2, len(whole) - 50):
         place.write_bytes(whole[:length])
         assert refusal(place).code == "model-gguf", length
+
+
+def test_an_adapter_beside_a_gguf_file_is_not_laid_over_it(gguf_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert refusal(shutil.copy(gguf_file, tmp_path / "tiny.gguf")).code == "model-adapter-stacked"
 
 
 def test_a_package_is_read_and_never_imported(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

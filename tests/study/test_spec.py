@@ -61,6 +61,29 @@ def test_what_is_wrong_is_refused_at_its_line(tmp_path: Path, line: str, code: s
     assert "study.yaml:" in str(refused.value.where)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{load: some/model, device: gpu}", "device"),
+        ("{load: some/model, dtype: int8}", "float16"),
+        ("{new_gpt2: {layers: 2}, adapter: some/adapter}", "lies over a model to `load`"),
+        ("{load: some/model, adapter: some/adapter}", "is not trained"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(tmp_path: Path, model: str, said: str) -> None:
+    training = "corpus: {compose: {documents: 100}}\ntraining: {I: {learning_rate: 0.1}}\n"
+    with pytest.raises(InputError, match="study-value") as refused:
+        read_study(written(tmp_path, LEAST.replace("{load: some/model}", model) + training))
+    assert said in str(refused.value)
+
+
+def test_an_adapter_beside_the_study_is_found_there(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    model = "{load: some/model, adapter: adapter, device: 'cuda:1', dtype: float16}"
+    study = read_study(written(tmp_path, LEAST.replace("{load: some/model}", model)))
+    assert (study.model_source, study.adapter_source) == ("some/model", str(tmp_path / "adapter"))
+
+
 def test_a_corpus_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     text = LEAST + "corpus: {files: [gone.jsonl]}\ntraining: {I: {learning_rate: 0.001}}\n"
     with pytest.raises(InputError, match=r"gone\.jsonl does not exist"):
@@ -79,8 +102,8 @@ def test_the_schema_in_the_docs_is_the_one_in_the_code(name: str, schema: dict[s
     assert json.loads((ROOT / "docs" / "reference" / f"{name}.schema.json").read_text(encoding="utf-8")) == schema
 
 
-@pytest.mark.parametrize("key", ["mention", "max_per_kind", "gap_floor", "before", "evaluate_every", "revision"])
+@pytest.mark.parametrize(
+    "key", ["mention", "max_per_kind", "gap_floor", "before", "evaluate_every", "revision", "adapter", "device"]
+)
 def test_the_guide_names_the_keys(key: str) -> None:
-    assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace(
-        "model.revision", "revision"
-    )
+    assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace("model.", "")

@@ -24,33 +24,69 @@ LLAMA = SMALL | {
     "num_key_value_heads": 2,
     "max_position_embeddings": 32,
 }
+MANY = {name: value for name, value in LLAMA.items() if name != "num_key_value_heads"}  # as many as query heads
 WINDOW = {"sliding_window": 3}
+SCALED_QUERIES = {
+    "rope_type": "default",
+    "rope_theta": 1e4,
+    "llama_4_scaling_beta": 0.1,
+    "original_max_position_embeddings": 2,
+}
 EXPERTS = {"num_experts_per_tok": 2, "experts_implementation": "eager"}  # the grouped product has no float64
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    "gpt_bigcode": ("gpt_bigcode", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    "gpt_neo": (
+        "gpt_neo",
+        MANY | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 3},
+    ),
+    "codegen": ("codegen", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "rotary_dim": 4}),
     "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
-    "gpt_neox": ("gpt_neox", LLAMA),
-    "gpt_neox-serial": ("gpt_neox", LLAMA | {"use_parallel_residual": False}),
-    "opt": ("opt", LLAMA | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
+    "gpt_neox": ("gpt_neox", MANY),
+    "gpt_neox-serial": ("gpt_neox", MANY | {"use_parallel_residual": False}),
+    "opt": ("opt", MANY | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
+    "biogpt": ("biogpt", MANY),
     "bloom": ("bloom", SMALL | {"hidden_size": 16, "n_layer": 2, "n_head": 4}),
     "falcon": ("falcon", LLAMA | {"new_decoder_architecture": True, "num_kv_heads": 2}),
-    "falcon-alibi": ("falcon", LLAMA | {"alibi": True, "parallel_attn": False, "multi_query": False}),
+    "falcon-alibi": ("falcon", MANY | {"alibi": True, "parallel_attn": False, "multi_query": False}),
     "falcon-7b": ("falcon", LLAMA | {"multi_query": True}),
     "mpt": ("mpt", SMALL | {"d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32}),
     "llama": ("llama", LLAMA),
     "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True, "attention_bias": True}),
     "mistral": ("mistral", LLAMA | WINDOW),
+    "ministral3": ("ministral3", LLAMA | {"rope_parameters": SCALED_QUERIES}),
     "qwen2": ("qwen2", LLAMA | WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
     "qwen3": ("qwen3", LLAMA | {"head_dim": 6}),
     "gemma": ("gemma", LLAMA | {"head_dim": 8}),
     "gemma2": ("gemma2", LLAMA | WINDOW | {"head_dim": 8, "query_pre_attn_scalar": 8}),
     "gemma3_text": ("gemma3_text", LLAMA | WINDOW | {"head_dim": 8, "query_pre_attn_scalar": 8}),
+    "olmo": ("olmo", LLAMA | {"clip_qkv": 0.5}),
     "olmo2": ("olmo2", LLAMA),
+    "olmo3": ("olmo3", LLAMA | WINDOW),
+    "exaone4": ("exaone4", LLAMA | WINDOW),
+    "cohere": ("cohere", LLAMA | {"logit_scale": 0.25}),
+    "cohere2": ("cohere2", LLAMA | WINDOW | {"logit_scale": 0.25}),
+    "stablelm": ("stablelm", LLAMA),
+    "stablelm-parallel": ("stablelm", LLAMA | {"use_parallel_residual": True}),
+    "glm": ("glm", LLAMA | {"head_dim": 4}),
+    "glm4": ("glm4", LLAMA | {"head_dim": 4}),
     "granite": ("granite", LLAMA | {"residual_multiplier": 0.4, "logits_scaling": 3.0, "attention_multiplier": 0.3}),
     "phi": ("phi", LLAMA),
     "phi3": ("phi3", LLAMA),
     "starcoder2": ("starcoder2", LLAMA | WINDOW),
     "smollm3": ("smollm3", LLAMA | {"no_rope_layer_interval": 2}),
+    "helium": ("helium", LLAMA | {"head_dim": 4}),
+    "nemotron": ("nemotron", LLAMA | {"head_dim": 4}),
+    "arcee": ("arcee", LLAMA),
+    "seed_oss": ("seed_oss", LLAMA | {"head_dim": 4}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", LLAMA | {"head_dim": 4}),
+    "ernie4_5": ("ernie4_5", LLAMA),
+    "phimoe": ("phimoe", LLAMA | EXPERTS | {"num_local_experts": 4}),
+    "olmoe": ("olmoe", LLAMA | EXPERTS | {"num_experts": 4}),
+    "granitemoe": (
+        "granitemoe",
+        LLAMA | EXPERTS | {"num_local_experts": 4, "residual_multiplier": 0.4, "logits_scaling": 3.0},
+    ),
     "mixtral": ("mixtral", LLAMA | EXPERTS | {"num_local_experts": 4}),
     "qwen2_moe": (
         "qwen2_moe",
@@ -79,12 +115,12 @@ def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mo
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Model]:
-    made: dict[tuple[str, torch.dtype], Model] = {}
+    made: dict[tuple[str, torch.dtype, int], Model] = {}
 
-    def get(name: str, dtype: torch.dtype = torch.float64) -> Model:
-        if (name, dtype) not in made:
-            made[name, dtype] = build(name, dtype=dtype)
-        return made[name, dtype]
+    def get(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
+        if (name, dtype, seed) not in made:
+            made[name, dtype, seed] = build(name, dtype=dtype, seed=seed)
+        return made[name, dtype, seed]
 
     return get
 
@@ -105,7 +141,9 @@ def pair_of() -> Callable[..., Pair]:
 # ---- the oracle: knows each family by the outputs of its own modules, not by the table under test
 
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
-SANDWICH = ("gemma2", "gemma3_text", "olmo2")
+NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+SANDWICH = dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4"), NORMS)
+SANDWICH["glm4"] = ("post_self_attn_layernorm", "post_mlp_layernorm")
 ADDS_RESIDUAL = ("bloom", "mpt")  # the MLP module adds the residual stream itself
 
 
@@ -119,19 +157,19 @@ def oracle_module(model: Model, component: str, layer: int) -> tuple[Any, str]:
     block = blocks(model)[layer]
     kind = model.config.model_type
     attention = next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+    attention = attention.attention if kind == "gpt_neo" else attention
     if component in ("resid_pre", "resid_post"):
         return block, "in" if component == "resid_pre" else "out"
     if component == "head_out":
         names = ("c_proj", "o_proj", "dense", "out_proj")
         return next(getattr(attention, name) for name in names if hasattr(attention, name)), "in"
     if component in ("attn_out", "mlp_out") and kind in SANDWICH:
-        name = "post_attention_layernorm" if component == "attn_out" else "post_feedforward_layernorm"
-        return getattr(block, name), "out"
+        return getattr(block, SANDWICH[kind][component == "mlp_out"]), "out"
     if component == "attn_out":
         return (attention.dense if kind == "bloom" else attention), "out"
-    if kind == "opt":
+    if kind in ("opt", "biogpt"):
         return block.fc2, "out" if component == "mlp_out" else "in"
-    mlp = block.ffn if kind == "mpt" else block.mlp
+    mlp = next(getattr(block, name) for name in ("mlp", "ffn", "block_sparse_moe") if hasattr(block, name))
     names = ("c_proj", "down_proj", "fc_out", "fc2", "dense_4h_to_h")
     last = next((getattr(mlp, name) for name in names if hasattr(mlp, name)), None)
     if component == "mlp_hidden":
@@ -337,6 +375,80 @@ def weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def written_out() -> Callable[..., np.ndarray]:
     return attention_written_out
+
+
+def projection(model: Model, layer: int, component: str, unit: int) -> tuple[Any, slice] | None:
+    """The linear layer that makes a head's queries, keys or values (before any rotation), and its part of the output.
+
+    Every rotation and norm behind it works position by position, so that to replace one is to replace the other.
+    """
+    kind, block, width = model.config.model_type, blocks(model)[layer], model.head_dim
+    groups = model.n_heads // model.n_kv_heads
+    attention = next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+    attention = getattr(attention, "attention", attention)
+    index = "qkv".index(component)
+    if kind in ("olmo2", "olmo3", "olmoe") and component != "v":
+        return None  # a norm over all heads stands between
+    if hasattr(attention, f"{component}_proj"):
+        return getattr(attention, f"{component}_proj"), slice(unit * width, (unit + 1) * width)
+    kind = model.config.model_type
+    fused = next(
+        (
+            getattr(attention, name)
+            for name in ("c_attn", "qkv_proj", "Wqkv", "query_key_value")
+            if hasattr(attention, name)
+        ),
+        None,
+    )
+    if kind in ("gpt2", "phi3", "mpt"):
+        at = (0, model.n_heads, model.n_heads + model.n_kv_heads)[index] + unit
+    elif kind in ("gpt_neox", "bloom", "falcon"):
+        kv, query = divmod(unit, groups) if component == "q" else (unit, groups + index - 1)
+        at = kv * (groups + 2) + query
+    else:
+        return None
+    return fused, slice(at * width, (at + 1) * width)
+
+
+@pytest.fixture(scope="session")
+def projected() -> Callable[..., np.ndarray | None]:
+    """Each head and position of q, k or v replaced by a plain hook on the projection that makes it."""
+
+    def values(model: Model, donor: list[int], recipient: list[int], component: str) -> np.ndarray | None:
+        units = model.n_heads if component == "q" else model.n_kv_heads
+        found = np.empty((len(blocks(model)), units, len(donor)))
+        for layer, unit in np.ndindex(found.shape[:2]):
+            place = projection(model, layer, component, unit)
+            if place is None:
+                return None
+            given = output_of(model, place[0], donor)
+            found[layer, unit] = [
+                with_output(model, place[0], recipient, at, given, place[1]) for at in range(len(donor))
+            ]
+        return found
+
+    return values
+
+
+def output_of(model: Model, module: Any, ids: list[int]) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    handle = hook(module, "out", lambda tensor: seen.append(one(tensor).detach().clone()))
+    logit_diff(model, ids)
+    handle.remove()
+    return seen[0]
+
+
+def with_output(model: Model, module: Any, ids: list[int], position: int, given: torch.Tensor, part: slice) -> float:
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        one(tensor)[position, part] = given[position, part]
+        return tensor
+
+    handle = hook(module, "out", edit)
+    try:
+        return logit_diff(model, ids)
+    finally:
+        handle.remove()
 
 
 @pytest.fixture

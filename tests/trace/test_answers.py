@@ -10,7 +10,7 @@ import torch
 
 from patchlight.errors import InputError
 from patchlight.pairs.align import align
-from patchlight.pairs.answers import METRICS
+from patchlight.pairs.answers import METRICS, measure
 from patchlight.records import TokenPair
 from patchlight.trace.cells import structural_cells
 from patchlight.trace.sweep import sweep, sweeps
@@ -144,8 +144,14 @@ def test_kl_and_rank_grow_towards_the_clean_run(tiny):
     effects = sweeps(tiny("gpt2"), [token_pair(*ONE_TOKEN)], metrics=("kl", "rank"))
     assert effects["kl"].clean[0] == pytest.approx(0, abs=1e-12)
     assert (effects["kl"].values <= 1e-12).all()
-    np.testing.assert_allclose(effects["kl"].recovery()[0, 0], 1 - effects["kl"].values[0, 0] / effects["kl"].corrupted)
+    shares = 1 - effects["kl"].values[0, 0] / effects["kl"].corrupted
+    np.testing.assert_allclose(effects["kl"].recovery()[0, 0], shares, atol=1e-12)
     assert (effects["rank"].values <= 0).all()
+
+
+def test_kl_of_rows_without_a_clean_run_is_refused(tiny):
+    with pytest.raises(InputError, match="trace-kl-without-clean"):
+        measure(tiny("gpt2"), "kl", torch.zeros(1, 16, dtype=torch.float64), torch.tensor([[1, 2]]))
 
 
 def test_each_metric_has_its_own_floor(tiny):

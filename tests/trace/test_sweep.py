@@ -19,8 +19,10 @@ logging.set_verbosity_error()
 CLEAN, CORRUPTED = [3, 14, 15, 9, 6], [3, 34, 15, 8, 6]
 SHORT_CLEAN, SHORT_CORRUPTED = [7, 1, 8, 2], [7, 1, 28, 2]
 COMPONENTS = ["resid_pre", "attn_out", "resid_mid", "mlp_hidden", "mlp_out", "resid_post", "head_out"]
-PARALLEL = ("gptj", "gpt_neox", "falcon", "falcon-7b", "phi")
-EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe")
+PARALLEL = (
+    "gptj", "codegen", "gpt_neox", "falcon", "falcon-7b", "cohere", "cohere2", "stablelm-parallel", "phi",
+)  # fmt: skip
+EXPERTS = ("mixtral", "phimoe", "olmoe", "granitemoe", "qwen2_moe", "qwen3_moe")
 
 
 def absent(family: str, component: str) -> bool:

@@ -45,7 +45,12 @@ def init(
 def doctor(
     terminal: Terminal,
     model: Annotated[str | None, typer.Option("--model", help="Also prove this model's identities.")] = None,
-    dtype: Annotated[str, typer.Option(help="Number format in which the model is proven.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Number format: float32, float64, bfloat16, float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter over the model: folder or hub id.")] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Try the table entry of this model type, for a type that has none.")
+    ] = None,
 ) -> Mapping[str, Any]:
     """Check this machine, and with --model prove that a model can be patched exactly."""
     machine = _machine()
@@ -58,38 +63,57 @@ def doctor(
             where=str(Path.cwd()),
             fix="free some space",
         )
-    identities = _prove(terminal, model, dtype) if model else []
+    if not model:
+        return {"machine": machine, "identities": []}
+    identities = _prove(terminal, model, like, dtype=dtype, device=device, adapter=adapter)
     return {"machine": machine, "identities": identities}
 
 
 def _machine() -> dict[str, Any]:
     installed = {name: metadata.version(name) for name in PACKAGES}
+    import torch
+
+    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "patchlight": metadata.version("patchlight"),
         "python": platform.python_version(),
         **installed,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "devices": " ".join([*devices, "mps"] if torch.backends.mps.is_available() else devices),
         "memory": round(memory, 1),
         "free disk": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
     }
 
 
-def _prove(terminal: Terminal, source: str, dtype: str) -> list[dict[str, Any]]:
+def _prove(terminal: Terminal, source: str, like: str | None, **options: Any) -> list[dict[str, Any]]:
     from patchlight.model.load import load_model
     from patchlight.trace.identities import prove
 
-    loaded = load_model(source, dtype=dtype)
+    loaded = load_model(source, family=_entry(like), **options)
     terminal.say(repr(loaded))
     identities = prove(loaded)
     for each in identities:
         mark = "ok  " if each.held else "FAIL"
-        terminal.say(f"{mark} {each.name:48} {each.error:.1e}  (limit {each.limit:.0e})")
+        terminal.say(f"{mark} {each.name:52} {each.error:.1e}  (limit {each.limit:.0e})")
     broken = [each.name for each in identities if not each.held]
     if broken:
         raise GateFailed(
             "identity-broken",
             f"{source}: {', '.join(broken)}",
-            fix="this model cannot be patched exactly; check its entry in model/families.py",
+            fix="this entry of FAMILIES does not fit the model; docs/guide/models.md says how to find one",
         )
+    if like:
+        terminal.say(PHRASES[terminal.language]["entry"].format(kind=loaded.config.model_type, like=like))
     return [asdict(each) for each in identities]
+
+
+def _entry(like: str | None) -> Any:
+    """The table's entry of a model type, None where none is named."""
+    from patchlight.model.families import FAMILIES
+
+    if like is None or like in FAMILIES:
+        return FAMILIES.get(like or "")
+    raise InputError(
+        "doctor-unknown-family", f"the table has no entry '{like}'", fix=f"use one of: {', '.join(sorted(FAMILIES))}"
+    )

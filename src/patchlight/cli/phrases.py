@@ -23,6 +23,7 @@ PHRASES: dict[Language, dict[str, str]] = {
         "verdict": "{name}: {kind}: {word} (grade {grade}; {facts} facts, {pairs} pairs)",
         "report": "The report is at {report}\nTry next:",
         "started": "Wrote {folder}. Run it with: patchlight run {study}",
+        "entry": 'The entry holds. To keep it, add to FAMILIES: "{kind}": FAMILIES["{like}"]',
     },
     "ja": {
         "error": "エラー",
@@ -39,6 +40,7 @@ PHRASES: dict[Language, dict[str, str]] = {
         "verdict": "{name}: {kind}: {word} (証拠の等級 {grade}、事実 {facts} 件、対 {pairs} 組)",
         "report": "レポート: {report}\n次に試せること:",
         "started": "{folder} を作りました。実行するには: patchlight run {study}",
+        "entry": 'この項目は成り立ちます。残すには FAMILIES に追加してください: "{kind}": FAMILIES["{like}"]',
     },
 }
 

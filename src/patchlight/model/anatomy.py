@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from patchlight.errors import InputError
-from patchlight.model.families import FAMILIES, Family
+from patchlight.errors import EnvironmentProblem, InputError
+from patchlight.model.families import FAMILIES, Family, two_sided
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -18,20 +18,36 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Settings that say where a model came from or how it is run, not what it computes.
-PASSING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
+PASSING = (
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "peft_version",
+)
 
 
 class Model:
     """A loaded causal language model seen through the table of families; `hf` stays a stock module in eval mode.
 
-    Raises InputError where the architecture is not in the table, a component of its entry is missing, the model
-    is not a causal decoder, or its weights are quantised.
+    `family` is used in place of the table's entry. Raises InputError where the architecture is not in the table, a
+    component of its entry is missing, the model is not a causal decoder, or its weights are quantised;
+    EnvironmentProblem where weights are not in memory.
     """
 
-    def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    def __init__(
+        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, family: Family | None = None
+    ) -> None:
         self.hf, self.tokenizer, self.name = hf.eval(), tokenizer, name
         self.config = hf.config.get_text_config(decoder=True)
-        self.family = _family(hf, self.config, name)
+        _refuse(hf, name)
+        self.family = family or _entry(self.config, name)
+        _check_settings(self.family, self.config, name)
         self.layers: list[nn.Module] = list(self._module(hf, self.family.layers, "layers"))
         self.embed: nn.Module = self._module(hf, self.family.embed, "embed")
         self.final_norm: nn.Module = self._module(hf, self.family.final_norm, "final_norm")
@@ -57,7 +73,10 @@ class Model:
     @property
     def n_kv_heads(self) -> int:
         """Number of key and value heads in a block (fewer than `n_heads` under grouped-query attention)."""
-        return int(getattr(self.config, "num_key_value_heads", None) or self.n_heads)
+        if getattr(self.config, "multi_query", False) and not getattr(self.config, "new_decoder_architecture", False):
+            return 1
+        stated = (getattr(self.config, setting, None) for setting in ("num_key_value_heads", "num_kv_heads"))
+        return int(next(filter(None, stated), self.n_heads))
 
     @property
     def head_dim(self) -> int:
@@ -88,6 +107,11 @@ class Model:
         """The type of the model's first weights."""
         dtype: torch.dtype = next(self.hf.parameters()).dtype
         return dtype
+
+    @property
+    def adapted(self) -> bool:
+        """True where an adapter lies over the weights, unmerged."""
+        return bool(self._adapters)
 
     @property
     def parallel(self) -> bool:
@@ -129,6 +153,9 @@ class Model:
     ) -> Float[Tensor, "row answer"]:
         """The logits of a few tokens a row, without unembedding the whole vocabulary."""
         head = self.hf.get_output_embeddings()
+        normed, tokens = normed.to(head.weight.device), tokens.to(head.weight.device)
+        if type(head) is not torch.nn.Linear:  # an adapter over the head: its weight is not all that it does
+            return self.logits(normed).gather(1, tokens)
         logits = torch.einsum("rw,raw->ra", normed, head.weight[tokens])
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[tokens]
@@ -140,11 +167,21 @@ class Model:
         whole = hashlib.sha256()
         config = {key: value for key, value in self.hf.config.to_dict().items() if key not in PASSING}
         whole.update(json.dumps(config, sort_keys=True, default=str).encode())
+        whole.update(json.dumps(self._adapters, sort_keys=True, default=_listed).encode() if self.adapted else b"")
         for name, tensor in sorted(self.hf.state_dict().items()):
             whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         whole.update(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
         return whole.hexdigest()
+
+    @property
+    def _adapters(self) -> dict[str, dict[str, Any]]:
+        """What peft does to each adapter's weights, by name."""
+        configs = getattr(self.hf, "peft_config", {}).items()
+        return {
+            name: {key: value for key, value in config.to_dict().items() if key not in PASSING}
+            for name, config in configs
+        }
 
     def _scaled(self, logits: Tensor) -> Tensor:
         logits = logits * self._setting(self.family.logit_scale, 1.0)
@@ -160,24 +197,50 @@ class Model:
             return root.get_submodule(path)
         except AttributeError as error:
             what = f"no {component} at {path!r} in a model of type {self.config.model_type}"
-            fix = "correct the entry of this type in FAMILIES (patchlight/model/families.py)"
+            fix = "correct the entry, or the type given with --like; docs/guide/models.md says how"
             raise InputError("model-no-component", what, where=self.name, fix=fix) from error
 
 
-def _family(hf: PreTrainedModel, config: Any, name: str) -> Family:
-    if getattr(hf.config, "is_encoder_decoder", False) or hf.get_output_embeddings() is None:
+def _listed(value: Any) -> Any:
+    """Sets in an order that does not change from one process to the next."""
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def _refuse(hf: PreTrainedModel, name: str) -> None:
+    """Raises the error of a model that cannot be patched exactly, whatever its family."""
+    if two_sided(hf.config) or hf.get_output_embeddings() is None:
         what = f"{type(hf).__name__} is not a causal language model with one decoder"
         raise InputError("model-not-causal", what, where=name, fix="choose a decoder such as GPT-2 or Llama")
     if getattr(hf, "quantization_method", None) is not None or getattr(hf, "is_quantized", False):
         what = "the weights are quantised, so that patches would not be exact"
         raise InputError("model-quantised", what, where=name, fix="load the model unquantised")
+    absent = sum(weight.is_meta for weight in hf.parameters())
+    if absent:
+        what = f"{absent} weights are not in memory (on disk, or on the device `meta`)"
+        fix = "load every weight: fewer bytes a weight (dtype), more devices, or a smaller model"
+        raise EnvironmentProblem("model-not-in-memory", what, where=name, fix=fix)
+
+
+def _entry(config: Any, name: str) -> Family:
     family = FAMILIES.get(config.model_type)
     if family is None:
         what = f"models of type {config.model_type!r} are not in the table, so that `layers` cannot be found"
-        fix = "add an entry to FAMILIES (patchlight/model/families.py), then run `patchlight doctor --model`"
+        fix = (
+            "try the entry of a similar type, `patchlight doctor --model MODEL --like llama`, "
+            "or add one to FAMILIES (docs/guide/models.md)"
+        )
         raise InputError("model-unknown-family", what, where=name, fix=fix)
+    return family
+
+
+def _check_settings(family: Family, config: Any, name: str) -> None:
+    """Raises the error of an entry that names settings which the configuration lacks, or holds for others only."""
+    named = (family.parallel, family.residual_scale, family.logit_scale, family.logit_divisor, family.logit_softcap)
+    for setting in named:
+        if isinstance(setting, str) and not hasattr(config, setting):
+            what = f"models of type {config.model_type} have no setting {setting}, which the entry reads"
+            raise InputError("model-no-setting", what, where=name, fix="choose the entry of another type")
     for setting, value in family.required:
-        if getattr(config, setting) != value:
+        if bool(getattr(config, setting, None)) != value:
             what = f"models of type {config.model_type} are known with {setting}={value!r} only"
             raise InputError("model-unknown-variant", what, where=name, fix="choose another model of this family")
-    return family

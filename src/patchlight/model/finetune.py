@@ -28,7 +28,7 @@ from torch import Tensor
 
 from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
-from patchlight.model.load import load_model, save_model
+from patchlight.model.load import load_model, refuse_adapted, save_model
 from patchlight.model.source import first_line, quiet
 
 _IGNORED = -100  # the label that the loss of transformers leaves out
@@ -100,6 +100,7 @@ def finetune(
     settings or a folder that cannot be used, GateFailed where the loss is never finite.
     """
     started = time.monotonic()
+    refuse_adapted(model)
     blocks = cut_blocks(train_texts, model, settings.block_length)
     held_back = cut_blocks(validation_texts, model, settings.block_length)
     try:
@@ -289,7 +290,7 @@ def _finish(model: Model, state: dict[str, Any], folder: Path, before: float) ->
     best = folder / "checkpoints" / f"checkpoint-{state['best_global_step']}"
     hf = type(model.hf).from_pretrained(best, dtype=torch.float32)
     shutil.rmtree(folder / "model", ignore_errors=True)  # from a kill just after it was written
-    save_model(Model(hf, model.tokenizer, model.name), folder / "model")
+    save_model(Model(hf, model.tokenizer, model.name, model.family), folder / "model")
     record = {
         "best_step": state["best_global_step"],
         "best_validation_loss": state["best_metric"],
@@ -314,7 +315,7 @@ def _curve(history: Sequence[dict[str, float]], before: float) -> list[CurvePoin
 def _read_training(folder: Path, model: Model, seconds: float) -> Training:
     record = json.loads((folder / "training.json").read_text())
     curve = tuple(CurvePoint(**point) for point in record.pop("curve"))
-    trained = load_model(folder / "model", device=str(model.hf.device))
+    trained = load_model(folder / "model", device=str(model.hf.device), family=model.family)
     return Training(model=trained, curve=curve, seconds=seconds, **record)
 
 

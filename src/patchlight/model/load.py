@@ -20,35 +20,48 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.quantization_config import GgufConfig
 
 from patchlight.errors import EnvironmentProblem, InputError
+from patchlight.model.adapter import find_model, is_adapter, with_adapter
 from patchlight.model.anatomy import Model
-from patchlight.model.source import PICKLES, find_source, first_line, pickle_refused, quiet
+from patchlight.model.devices import DeviceMap, check_map, number_format, usable_device
+from patchlight.model.families import Family, two_sided
+from patchlight.model.source import PICKLES, first_line, pickle_refused, quiet
 
-DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 def load_model(
-    source: str | Path, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None
+    source: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    device_map: DeviceMap | None = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    family: Family | None = None,
 ) -> Model:
     """A causal language model with its tokenizer, in eval mode and without gradients.
 
     `source` is a hub id, a local folder, a `.gguf` file, or `package:<name>` for the one GGUF file inside an
-    installed Python package. `revision` pins a hub id to a branch, tag or commit. GGUF weights are unpacked.
+    installed Python package; GGUF weights are unpacked. `revision` pins a hub id to a branch, tag or commit.
+    `device_map` spreads the model over several devices, as accelerate reads it. `adapter` is the folder or hub id of
+    a LoRA adapter, laid over the model unmerged; the folder of an adapter as `source` stands for the base model that
+    it names and itself. `family` is used in place of the table's entry.
     Raises InputError for a source that cannot be used, EnvironmentProblem for what this machine lacks.
     """
-    torch_dtype, torch_device = _dtype(dtype), _device(device)
-    place = find_source(source, revision)
+    placed: dict[str, Any] = {"dtype": number_format(dtype, device), "device_map": device_map}
+    if device_map is not None:
+        check_map(device_map, device)
+    torch_device = usable_device(device)
+    place, overlay = find_model(source, adapter, revision)
     with quiet():
-        read = _read_gguf if place.is_file() else _read_folder
-        hf, tokenizer = read(place, torch_dtype)
-    _check_vocabulary(hf, tokenizer, place)
+        hf, tokenizer = (_read_gguf if place.is_file() else _read_folder)(place, placed)
+        _check_vocabulary(hf, tokenizer, place)
+        hf = hf if overlay is None else with_adapter(hf, overlay)
+    hf = hf if device_map is not None else hf.to(torch_device)
+    name = str(source) if adapter is None else f"{source} with {adapter}"
+    model = Model(hf.requires_grad_(False), tokenizer, name, family)
     _check_finite(hf, place)
-    return Model(hf.to(torch_device).requires_grad_(False).eval(), tokenizer, str(source))
+    return model
 
 
 def random_init(model: Model, seed: int) -> Model:
@@ -58,14 +71,16 @@ def random_init(model: Model, seed: int) -> Model:
         torch.manual_seed(seed)
         hf = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     hf = hf.to(device=model.hf.device, dtype=model.hf.dtype).requires_grad_(False).eval()
-    return Model(hf, model.tokenizer, f"{model.name} at random init, seed {seed}")
+    return Model(hf, model.tokenizer, f"{model.name} at random init, seed {seed}", model.family)
 
 
 def save_model(model: Model, folder: Path) -> None:
     """Writes weights (safetensors), config and tokenizer into `folder`, whole or not at all.
 
-    Raises InputError where `folder` already holds something, EnvironmentProblem where it cannot be written.
+    Raises InputError where `folder` already holds something or an adapter lies over the model, EnvironmentProblem
+    where it cannot be written.
     """
+    refuse_adapted(model)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(
             "model-folder-taken",
@@ -89,28 +104,18 @@ def save_model(model: Model, folder: Path) -> None:
         ) from error
 
 
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
+def refuse_adapted(model: Model) -> None:
+    """Raises InputError where an adapter lies over the model, so that it cannot be trained or saved as one."""
+    if model.adapted:
         raise InputError(
-            "model-unknown-dtype", f"'{name}' is not a number format", fix=f"use one of {', '.join(DTYPES)}"
+            "model-adapted",
+            "a model with an adapter over it is neither trained nor saved",
+            where=model.name,
+            fix="merge the adapter with peft's merge_and_unload, save the result and load that",
         )
-    return DTYPES[name]
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where CUDA is not built in
-        raise EnvironmentProblem(
-            "model-device-missing",
-            f"device '{name}' cannot be used here: {first_line(error)}",
-            fix="use 'cpu'",
-        ) from error
-    return device
-
-
-def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+def _read_folder(folder: Path, placed: dict[str, Any]) -> tuple[Any, Any]:
     """The model and tokenizer in a Hugging Face folder, every weight from its safetensors files."""
     _check_files(folder)
     try:
@@ -122,12 +127,12 @@ def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             where=str(folder / "config.json"),
             fix="only architectures that transformers itself contains are run, never code from a repository",
         ) from error
-    _check_causal(config, folder)
+    _check_config(config, folder)
     try:
         hf, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=dtype,
+            **placed,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -143,17 +148,18 @@ def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return hf, _read_tokenizer(folder)
 
 
-def _read_gguf(file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+def _read_gguf(file: Path, placed: dict[str, Any]) -> tuple[Any, Any]:
     """The model and tokenizer in a GGUF file, weights unpacked so that it can be saved and trained."""
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise InputError("model-not-gguf", "this is not a GGUF file", where=str(file), fix="download it again")
+    _refuse_stacked(file.parent)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the reader draws a bar that no setting reaches
             hf, loading = transformers.AutoModelForCausalLM.from_pretrained(
                 file.parent,
                 gguf_file=file.name,
-                dtype=dtype,
+                **placed,
                 quantization_config=GgufConfig(dequantize=True),
                 output_loading_info=True,
             )
@@ -190,13 +196,7 @@ def _read_tokenizer(folder: Path) -> Any:
 
 def _check_files(folder: Path) -> None:
     names = {file.name for file in folder.iterdir()}
-    if "adapter_config.json" in names:
-        raise InputError(
-            "model-adapter",
-            "this folder holds an adapter, not a whole model",
-            where=str(folder),
-            fix="merge it into its base model with peft and save the result",
-        )
+    _refuse_stacked(folder)
     if "config.json" not in names:
         raise InputError(
             "model-config-missing",
@@ -216,17 +216,35 @@ def _check_files(folder: Path) -> None:
         )
 
 
-def _check_causal(config: Any, folder: Path) -> None:
-    """Refuses what does not predict the next token from the left: encoders, encoder-decoders, classifiers."""
+def _refuse_stacked(folder: Path) -> None:
+    """Transformers would lay an adapter that it finds in a model's folder over the model without a word."""
+    if is_adapter(folder):
+        raise InputError(
+            "model-adapter-stacked",
+            "this folder holds an adapter, where a whole model is needed",
+            where=str(folder),
+            fix="merge it into its base model with peft, save the result and name that",
+        )
+
+
+def _check_config(config: Any, folder: Path) -> None:
+    """Refuses what does not predict the next token from the left, and weights that are rounded to a few bits."""
     named = list(getattr(config, "architectures", None) or [])
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     unknown = config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if unknown or config.is_encoder_decoder or (named and not causal.intersection(named)):
+    if unknown or two_sided(config) or (named and not causal.intersection(named)):
         raise InputError(
             "model-not-causal",
             f"{named[0] if named else config.model_type} is not a causal language model",
             where=str(folder / "config.json"),
             fix="use a model that predicts the next token, such as GPT-2 or Llama",
+        )
+    if getattr(config, "quantization_config", None):
+        raise InputError(
+            "model-quantised",
+            "the weights are quantised, so that patches would not be exact",
+            where=str(folder / "config.json"),
+            fix="use the unquantised model",
         )
 
 
@@ -257,7 +275,7 @@ def _check_finite(hf: Any, place: Path) -> None:
         if not torch.isfinite(weight).all():
             raise InputError(
                 "model-weights-not-finite",
-                f"{name} holds NaN or infinity",
+                f"{name} holds NaN or infinity in {str(weight.dtype).removeprefix('torch.')}",
                 where=str(place),
                 fix="copy the file again, or load it with a wider dtype",
             )

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from patchlight.model.anatomy import Model
+from patchlight.model.devices import usable_device
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -41,8 +42,9 @@ def new_gpt2(
     heads: int,
     context: int,
     seed: int,
+    device: str = "cpu",
 ) -> Model:
-    """A small GPT-2 with random weights from `seed`, ready for `finetune`."""
+    """A small GPT-2 with random weights from `seed`, the same on every device, ready for `finetune`."""
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
         n_layer=layers,
@@ -59,4 +61,4 @@ def new_gpt2(
         torch.manual_seed(seed)
         hf = transformers.GPT2LMHeadModel(config)
     name = f"gpt2, {layers} layers of width {width}, seed {seed}"
-    return Model(hf.requires_grad_(False).eval(), tokenizer, name)
+    return Model(hf.to(usable_device(device)).requires_grad_(False).eval(), tokenizer, name)

@@ -131,7 +131,7 @@ def read(
     parting, parts = answers.parting, _parts(metrics)
     found = _vocabulary_parts(model, parts, runs, answers, pair, clean, rows_at_once)
     if "logit_diff" in parts:
-        tokens = torch.stack([answers.correct[pair, parting], answers.wrong[pair, parting]], dim=1).to(model.device)
+        tokens = torch.stack([answers.correct[pair, parting], answers.wrong[pair, parting]], dim=1)
         correct, wrong = model.answer_logits(runs[0][:, parting], tokens).unbind(1)
         found["logit_diff"] = correct - wrong
     return {metric: METRICS[metric].value(found) for metric in metrics}
@@ -142,9 +142,13 @@ def measure(
 ) -> Float[Tensor, " row"]:
     """One metric of each row, from the normed stream at the last position and the two tokens that it may answer.
 
-    Raises InputError for a metric that there is not.
+    Raises InputError for a metric that there is not, and for `kl`, which needs a clean run.
     """
     require_metrics([metric])
+    if metric == "kl":
+        raise InputError(
+            "trace-kl-without-clean", "kl is a distance from the clean run", fix="use `read`, with `clean`"
+        )
     correct, wrong = answers.cpu().split(1, dim=1)
     both = Answers(correct, wrong, 0)
     return read(model, [metric], [normed[:, None]], both, pair=torch.arange(len(normed)), clean=normed)[metric]
@@ -176,13 +180,12 @@ def _vocabulary_parts(
         if part in parts:
             found[part] = clean.new_empty(len(pair), tokens.shape[1], dtype=exact)
             readers += [
-                _Reader(run, step, _logprob(tokens[pair, step].to(model.device)), found[part][:, step])
+                _Reader(run, step, _logprob(tokens[pair, step]), found[part][:, step])
                 for step in range(tokens.shape[1])
             ]
     for part in parts & {"rank", "kl"}:
         found[part] = clean.new_empty(len(pair), dtype=exact)
-        tokens = answers.correct[pair, answers.parting].to(model.device)
-        take = _rank(tokens) if part == "rank" else _kl(model, pair, clean)
+        take = _rank(answers.correct[pair, answers.parting]) if part == "rank" else _kl(model, pair, clean)
         readers.append(_Reader(0, answers.parting, take, found[part]))
     for (run, step), together in groupby(sorted(readers, key=_place), key=_place):
         of_step = list(together)
@@ -199,11 +202,15 @@ def _place(reader: _Reader) -> tuple[int, int]:
 
 
 def _logprob(tokens: Tensor) -> Callable[[Tensor, slice], Tensor]:
-    return lambda logprobs, rows: logprobs.gather(1, tokens[rows, None]).squeeze(1)
+    return lambda logprobs, rows: _of(logprobs, tokens[rows]).squeeze(1)
 
 
 def _rank(tokens: Tensor) -> Callable[[Tensor, slice], Tensor]:
-    return lambda logprobs, rows: -(logprobs > logprobs.gather(1, tokens[rows, None])).sum(1).to(logprobs.dtype)
+    return lambda logprobs, rows: -(logprobs > _of(logprobs, tokens[rows])).sum(1).to(logprobs.dtype)
+
+
+def _of(logprobs: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, "row 1"]:
+    return logprobs.gather(1, tokens[:, None].to(logprobs.device))
 
 
 def _kl(model: Model, pair: Tensor, clean: Tensor) -> Callable[[Tensor, slice], Tensor]:

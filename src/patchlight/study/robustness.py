@@ -10,7 +10,7 @@ from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.spec import Study
-from patchlight.study.stages import SWEEPS, pair_rows, seed_of
+from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
 from patchlight.verify.agreement import FactMap, Robustness, compare
 
 ARRAYS = ("change", "gap", "settled")
@@ -58,7 +58,7 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], c
     inputs = {
         **dataclasses.asdict(choice),
         "model": checkpoint.digest,
-        "dtype": spec.model.dtype,
+        **run_on(study),
         "direction": direction,
         "metrics": spec.sweep.metrics,
         "pairs": pair_rows(pairs),

@@ -79,13 +79,21 @@ class ModelChoice(Section):
     )
     revision: str | None = Field(default=None, description="Pinned revision of a hub model.")
     new_gpt2: NewGPT2 | None = None
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    adapter: str | None = Field(
+        default=None, description="Hub id or folder of a LoRA adapter over the loaded model, patched through unmerged."
+    )
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    device: str = Field(
+        default="cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="Where it runs: cpu, cuda, cuda:1, mps."
+    )
 
     @model_validator(mode="after")
     def one_origin(self) -> ModelChoice:
         """Refuse a model without an origin, or with two."""
         if (self.load is None) == (self.new_gpt2 is None):
             raise ValueError("say either `load` or `new_gpt2`, exactly one of them")
+        if self.adapter and self.load is None:
+            raise ValueError("an `adapter` lies over a model to `load`")
         return self
 
 
@@ -164,6 +172,8 @@ class StudySpec(Section):
             raise ValueError("a `corpus` is read only for `training`: add a configuration, or leave it out")
         if self.model.new_gpt2 is not None and not self.training:
             raise ValueError("a new model that is never trained has nothing to find: add `training`")
+        if self.model.adapter and self.training:
+            raise ValueError("a model with an `adapter` is not trained: merge it first, or leave out `training`")
         return self
 
     @property
@@ -201,9 +211,16 @@ class Study:
     @property
     def model_source(self) -> str | None:
         """The model to load: a folder beside the study where there is one, else as written."""
-        load = self.spec.model.load
-        beside = self.file.parent / load if load else None
-        return str(beside.resolve()) if beside is not None and beside.exists() else load
+        return self._beside(self.spec.model.load)
+
+    @property
+    def adapter_source(self) -> str | None:
+        """The adapter over the model: a folder beside the study where there is one, else as written."""
+        return self._beside(self.spec.model.adapter)
+
+    def _beside(self, source: str | None) -> str | None:
+        beside = self.file.parent / source if source else None
+        return str(beside.resolve()) if beside is not None and beside.exists() else source
 
 
 def read_study(path: Path) -> Study:

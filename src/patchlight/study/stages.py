@@ -102,6 +102,7 @@ def training_unit(study: Study, key: str, texts: Artifact, base: Checkpoint | No
         "texts": texts.digest,
         "base": base.digest if base else None,
         "new": study.spec.model.new_gpt2.model_dump() if study.spec.model.new_gpt2 else None,
+        **run_on(study),
         "seed": study.spec.seed,
     }
     return Unit("training", f"training {key}", inputs, work, TRAINING)
@@ -112,17 +113,18 @@ def loaded_checkpoint(study: Study) -> Checkpoint | None:
     source = study.model_source
     if source is None:
         return None
-    from patchlight.model.source import find_source
+    from patchlight.model.adapter import find_model
 
     choice = study.spec.model
-    place = find_source(source, choice.revision)
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
-    digest = hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
+    places = [place for place in find_model(source, study.adapter_source, choice.revision) if place is not None]
+    digest = hashlib.sha256("".join(map(_place_digest, places)).encode()).hexdigest()
 
     def read() -> Model:
         from patchlight.model.load import load_model
 
-        return load_model(source, dtype=choice.dtype, revision=choice.revision)
+        return load_model(
+            source, dtype=choice.dtype, device=choice.device, adapter=study.adapter_source, revision=choice.revision
+        )
 
     return Checkpoint("base", digest, read)
 
@@ -133,7 +135,7 @@ def trained_checkpoint(study: Study, key: str, training: Artifact) -> Checkpoint
     def read() -> Model:
         from patchlight.model.load import load_model
 
-        return load_model(training.folder("model"), dtype=study.spec.model.dtype)
+        return load_model(training.folder("model"), dtype=study.spec.model.dtype, device=study.spec.model.device)
 
     return Checkpoint(key, training.digest, read, training)
 
@@ -149,7 +151,7 @@ def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
 
     inputs = {
         "model": checkpoint.digest,
-        "dtype": spec.model.dtype,
+        **run_on(study),
         "pack": pack_digest(pack),
         "language": spec.language,
         "pairs": spec.pairs.model_dump(mode="json"),
@@ -169,7 +171,7 @@ def identities_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair])
         proven = prove(checkpoint.model, pairs)
         return Result(parts={"identities": pd.DataFrame([dataclasses.asdict(each) for each in proven])})
 
-    inputs = {"model": checkpoint.digest, "dtype": study.spec.model.dtype, "pairs": pair_rows(pairs)}
+    inputs = {"model": checkpoint.digest, **run_on(study), "pairs": pair_rows(pairs)}
     return Unit("identities", f"{checkpoint.key}: identities", inputs, work, SWEEPS)
 
 
@@ -208,7 +210,7 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
 
     inputs: Mapping[str, Any] = {
         "model": checkpoint.digest,
-        "dtype": study.spec.model.dtype,
+        **run_on(study),
         "component": asked.component,
         "direction": asked.direction,
         "metrics": study.spec.sweep.metrics,
@@ -311,7 +313,19 @@ def _new_model(study: Study, texts: Sequence[str]) -> Model:
         heads=shape.heads,
         context=shape.context,
         seed=seed_of(study, "new model"),
+        device=study.spec.model.device,
     )
+
+
+def run_on(study: Study) -> dict[str, str]:
+    """What decides the rounding of a model's numbers: their format, and the kind of device."""
+    return {"dtype": study.spec.model.dtype, "device": study.spec.model.device.partition(":")[0]}
+
+
+def _place_digest(place: Path) -> str:
+    """SHA-256 of a file, or of the files in a folder."""
+    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
+    return hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
 
 
 def _file_digest(file: Path) -> str:

@@ -13,7 +13,7 @@ from patchlight.errors import InputError
 from patchlight.pairs.align import ROLES, Alignment
 from patchlight.pairs.answers import steps_read
 from patchlight.trace.rows import ALL, COMPONENTS, HEADED, UNLAYERED, Rows
-from patchlight.trace.sites import structural_sites
+from patchlight.trace.sites import check_component, n_units, structural_sites
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -71,16 +71,16 @@ def places_of(alignment: Alignment, columns: tuple[str, ...]) -> Bool[np.ndarray
 def sites_of(model: Model, component: str, window: int, groups: int | None) -> Sites:
     """The places of a component. Raises InputError for one that the model does not have, or cannot cut like this."""
     require_known("component", component, COMPONENTS)
-    _check_component(model, component)
+    check_component(component, model)
     layers = 1 if component in UNLAYERED else model.n_layers
     if not 1 <= window <= layers:
         what = f"a window of {window} layers of {component}, which has {layers}"
         raise InputError("trace-window", what, where=model.name, fix=f"choose 1 to {layers}")
     units, members = 0, 1
     if component in HEADED:
-        units = model.n_kv_heads if component in ("k", "v") else model.n_heads
+        units = n_units(component, model)
     if groups is not None:
-        hidden = _hidden(model) if component == "mlp_hidden" else 0
+        hidden = n_units(component, model) if component == "mlp_hidden" else 0
         if groups < 1 or not hidden or hidden % groups:
             what = f"{component} cannot be cut into {groups} equal groups of neurons"
             fix = "choose mlp_hidden and a divisor of its width" + (f", {hidden}" if hidden else "")
@@ -112,20 +112,3 @@ def require_known(setting: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         fix = f"choose one of: {', '.join(known)}"
         raise InputError(f"trace-unknown-{setting}", f"no {setting} {value!r}", fix=fix)
-
-
-def _check_component(model: Model, component: str) -> None:
-    if component == "resid_mid" and model.parallel:
-        what = "attention and MLP of this model read the same input, so that there is no resid_mid"
-        raise InputError("model-no-component", what, where=model.name, fix="choose another component")
-    if component in ("q", "k", "v", "pattern") and not model.family.interface:
-        what = (
-            f"the attention of models of type {model.config.model_type} cannot be reached, so that {component} cannot"
-        )
-        raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
-    if component == "mlp_hidden":
-        model.part("mlp_proj", 0)
-
-
-def _hidden(model: Model) -> int:
-    return model.part("mlp_proj", 0).get_parameter("weight").numel() // model.width

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
 
 INTERFACE = "patchlight"
+FEW_KEYS = 32
 SIDES = {  # component -> the part of a block that reads or writes it, and on which side
     "resid_pre": ("block", "input"),
     "head_out": ("attn_proj", "input"),
@@ -48,12 +49,23 @@ AttentionMaskInterface.register(INTERFACE, eager_mask)  # sliding windows and ch
 
 
 def _stock(module: nn.Module, implementation: str) -> Callable[..., Any]:
-    """The attention function that the model would use: the family's own, or torch's fused one."""
-    if implementation == "eager":
-        own: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
-        return own
+    """The attention function that the model would use: the family's own, or torch's fused one.
+
+    On a processor the family's own is up to twice as fast for few keys or one query. It computes the weights in float32
+    whatever the model's type, so that float64 keeps to what the model uses.
+    """
+    own: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
     fused: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    return fused
+    if implementation == "eager":
+        return own
+
+    def by_length(module: nn.Module, query: Tensor, key: Tensor, *rest: Any, **named: Any) -> Any:
+        few = key.shape[2] <= FEW_KEYS or query.shape[2] == 1
+        return (own if few and key.device.type == "cpu" and key.dtype == torch.float32 else fused)(
+            module, query, key, *rest, **named
+        )
+
+    return by_length
 
 
 @contextmanager
@@ -133,22 +145,3 @@ def at_positions(arguments: dict[str, Any], length: int, positions: Tensor) -> d
         return value[positions] if value.shape == (length,) else value
 
     return {name: None if name == "attention_mask" else take(value) for name, value in arguments.items()}
-
-
-class _Entered(Exception):
-    pass
-
-
-def whole_arguments(model: Model, count: int, length: int) -> dict[str, Any]:
-    """What the model gives its blocks beside the stream, for `count` whole prompts of `length` tokens."""
-    found: dict[str, Any] = {}
-
-    def stop(_: Tensor, arguments: dict[str, Any]) -> None:
-        found.update(arguments)
-        raise _Entered
-
-    with observed(model.layers[0], stop), suppress(_Entered):
-        model.hf.base_model(
-            input_ids=torch.zeros(count, length, dtype=torch.long, device=model.device), use_cache=False
-        )
-    return found

@@ -63,7 +63,7 @@ class _Proof:
     def __init__(self, model: Model, clean: Int[Tensor, "1 position"], corrupted: Int[Tensor, "1 position"]) -> None:
         self.model, self.length = model, clean.shape[1]
         self.kinds = ["attn_out", "mlp_out", "head_out"] + ([] if model.parallel else ["resid_mid"])
-        keep = [*self.kinds, *(["k", "v"] if model.family.interface else [])]
+        keep = [*self.kinds, "k", "v", *(["q"] if model.family.interface else [])]
         self.clean, self.corrupted = (capture(model, ids, keep) for ids in (clean, corrupted))
         self.first = int((clean != corrupted)[0].int().argmax())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,16 +12,27 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-TOKENS_PER_CALL = 2048  # enough for matrix products at full rate, few enough for the caches of a processor
+TOKENS_PER_CALL = 512  # matrix products at full rate, and what a block allocates stays in a processor's cache
+
+# How the attention of a piece is fed.
+RUN = 0  # by this call's own projections
+KEPT = 1  # by the recipient's queries, keys and values, but for those that are new
+TAKEN = 2  # not at all: what comes out of it is the recipient's
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows that run the same positions: `stream[i]` belongs to row `rows[i]`, from position `start` on."""
+    """Rows that run the same positions: `stream[i]` belongs to row `rows[i]`, from position `start` on.
+
+    `inside` is what attention is given: nothing (RUN), queries of these positions with all keys and values before
+    them (KEPT), or what comes out of it (TAKEN).
+    """
 
     rows: Int[Tensor, "row"]
     start: int
     stream: Float[Tensor, "row position width"]
+    feed: int = RUN
+    inside: tuple[Tensor, ...] = ()
 
     @property
     def size(self) -> int:
@@ -43,6 +54,20 @@ class Piece:
         """The position of each token, row by row."""
         return torch.arange(self.start, self.stop).repeat(len(self.rows))
 
+    @property
+    def flat(self) -> Float[Tensor, "token width"]:
+        """The stream, token by token."""
+        return self.stream.flatten(0, 1)
+
+    def part(self, rows: slice) -> Piece:
+        """Some of the rows."""
+        return replace(self, rows=self.rows[rows], stream=self.stream[rows])
+
+    def end(self, steps: int) -> Piece:
+        """The last `steps` positions at most."""
+        kept = min(steps, self.size)
+        return replace(self, start=self.stop - kept, stream=self.stream[:, -kept:])
+
 
 def groups(rows: Int[Tensor, "row"], by: Int[Tensor, "all"]) -> Iterator[tuple[int, Int[Tensor, "some"]]]:
     """The rows that share a value of `by`, value by value in rising order."""
@@ -50,34 +75,24 @@ def groups(rows: Int[Tensor, "row"], by: Int[Tensor, "all"]) -> Iterator[tuple[i
         yield value, rows[by[rows] == value]
 
 
-def chunks(pieces: Sequence[Piece], *, together: bool) -> Iterator[tuple[list[int], list[Piece]]]:
-    """Cuts pieces into calls of about TOKENS_PER_CALL tokens: their numbers and their parts."""
-    numbers: list[int] = []
+def chunks(pieces: Sequence[Piece], *, together: bool) -> Iterator[list[Piece]]:
+    """Cuts pieces into calls of about TOKENS_PER_CALL tokens; without `together`, one piece a call."""
     chunk: list[Piece] = []
     tokens = 0
-    for number, piece in enumerate(pieces):
+    for piece in pieces:
         at = 0
         while at < len(piece.rows):
             room = max(1 if not chunk else 0, (TOKENS_PER_CALL - tokens) // piece.size)
             if room == 0 or (chunk and not together):
-                yield numbers, chunk
-                numbers, chunk, tokens = [], [], 0
+                yield chunk
+                chunk, tokens = [], 0
                 continue
-            part = Piece(piece.rows[at : at + room], piece.start, piece.stream[at : at + room])
-            numbers.append(number)
+            part = piece.part(slice(at, at + room))
             chunk.append(part)
             tokens += part.tokens
             at += len(part.rows)
     if chunk:
-        yield numbers, chunk
-
-
-def joined(pieces: Sequence[Piece]) -> Piece:
-    """Pieces of one start as one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    rows, stream = torch.cat([piece.rows for piece in pieces]), torch.cat([piece.stream for piece in pieces])
-    return Piece(rows, pieces[0].start, stream)
+        yield chunk
 
 
 def by_row(packed: Tensor, tokens: slice, count: int) -> Float[Tensor, "row head position head_dim"]:

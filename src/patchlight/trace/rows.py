@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from patchlight.errors import InputError
+from patchlight.packs.yaml_source import suggestion
 from patchlight.records import Site
 
 if TYPE_CHECKING:
@@ -56,14 +58,15 @@ class Rows:
 
     @staticmethod
     def of(pair: Sequence[int], sites: Sequence[Sequence[Site]], length: int) -> Rows:
-        """Rows from the sites of each; a site without a position stands for every position."""
+        """Rows from the sites of each, whose positions are indices (`trace.sites.resolve`) or None for every position.
+
+        Raises InputError `trace-site-name` for a site that cannot be, `trace-no-position` for a position that the
+        prompts of `length` tokens do not have.
+        """
         patches = [
-            (row, COMPONENTS.index(site.component), site.layer or 0, ALL if site.unit is None else site.unit, position)
-            for row, together in enumerate(sites)
-            for site in together
-            for position in _positions(site, length)
+            (row, *patch) for row, together in enumerate(sites) for site in together for patch in _patches(site, length)
         ]
-        return Rows.at(torch.tensor(pair), torch.tensor(patches).reshape(-1, 5).T)
+        return Rows.at(torch.tensor(pair), torch.tensor(patches, dtype=torch.long).reshape(-1, 5).T)
 
     @staticmethod
     def at(pair: Int[Tensor, "row"], patches: Int[Tensor, "5 patch"]) -> Rows:
@@ -115,10 +118,40 @@ def among(component: Int[Tensor, "patch"], names: Sequence[str]) -> Bool[Tensor,
     return found
 
 
-def _positions(site: Site, length: int) -> range:
-    if site.position is None:
-        return range(length)
-    if isinstance(site.position, str) or not 0 <= site.position < length:
-        what = f"position {site.position!r} is not an index in a prompt of {length} tokens"
-        raise InputError("trace-no-position", what, where=str(site), fix="give an index from 0")
-    return range(site.position, site.position + 1)
+def check_form(site: Site) -> None:
+    """Raises InputError `trace-site-name` for an unknown component, or a layer or unit where there is none."""
+    known, layered = site.component in COMPONENTS, site.component not in UNLAYERED
+    if not known:
+        what = f"no component {site.component!r}"
+        fix = suggestion(site.component, COMPONENTS) or f"choose one of: {', '.join(COMPONENTS)}"
+    elif layered == (site.layer is None):
+        what = f"{site.component} {'needs' if layered else 'has no'} layer"
+        fix = f"write it like {'blocks.3.' * layered}{site.component}"
+    elif site.unit is not None and site.component not in (*HEADED, "mlp_hidden"):
+        what = f"{site.component} has no heads or neurons"
+        fix = f"leave the unit out, or choose one of: {', '.join((*HEADED, 'mlp_hidden'))}"
+    else:
+        return
+    raise InputError("trace-site-name", what, where=str(site), fix=fix)
+
+
+def _patches(site: Site, length: int) -> Iterable[tuple[int, ...]]:
+    """Component, layer, unit and position of each activation that a site replaces."""
+    check_form(site)
+    layers, units = _several(site.layer, (0,)), _several(site.unit, (ALL,))
+    return product((COMPONENTS.index(site.component),), layers, units, _positions(site, length))
+
+
+def _positions(site: Site, length: int) -> Sequence[int]:
+    if isinstance(site.position, str):
+        what = f"the role {site.position!r} is not yet an index"
+        raise InputError("trace-no-position", what, where=str(site), fix="resolve the site on the pair's alignment")
+    positions = _several(site.position, range(length))
+    if positions and positions[-1] >= length:
+        what = f"there is no position {positions[-1]} in a prompt of {length} tokens"
+        raise InputError("trace-no-position", what, where=str(site), fix="give indices from 0")
+    return positions
+
+
+def _several(part: int | Sequence[int] | None, otherwise: Sequence[int]) -> Sequence[int]:
+    return otherwise if part is None else (part,) if isinstance(part, int) else part

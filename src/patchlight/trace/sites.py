@@ -1,81 +1,193 @@
-"""Names of places that print and parse back, and the places that restore everything by construction."""
+"""Names of places that print and parse back, their tokens in a pair, and the places that always restore everything."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from patchlight.errors import InputError
+from patchlight.packs.yaml_source import suggestion
+from patchlight.pairs.align import ROLES
 from patchlight.records import Site
-from patchlight.trace.rows import COMPONENTS, UNLAYERED
+from patchlight.trace.cuts import restoring
+from patchlight.trace.rows import HEADED, UNLAYERED, Rows, check_form
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
 
+    from patchlight.model.anatomy import Model
     from patchlight.pairs.align import Alignment
 
-NAME = re.compile(r"(?:blocks\.(?P<layer>\d+)\.)?(?P<component>[a-z_]+)(?:\.(?P<unit>\d+))?(?:@(?P<position>\w+))?")
+SUBJECT = ("subject_first", "subject_mid", "subject_last")
+POSITIONS = (*ROLES[:2], "subject", *ROLES[2:])  # the roles in the order of a prompt, and the subject as a whole
+_WINDOW = r"[0-9]{1,6}(?:-[0-9]{1,6})?"
+_INDICES = rf"{_WINDOW}(?:\+{_WINDOW})*"
+_NAME = re.compile(
+    rf"(?:blocks\.(?P<layer>{_INDICES})\.)?(?P<component>[a-z]\w*)"
+    rf"(?:\.(?P<unit>{_INDICES}))?(?:@(?:(?P<position>{_INDICES})|(?P<role>[a-z][a-z_-]*)))?"
+)
 
 
 def read_site(name: str) -> Site:
-    """The site that a canonical name stands for. Raises InputError `trace-site-name` for anything else."""
-    found = NAME.fullmatch(name)
-    if (
-        found is None
-        or found["component"] not in COMPONENTS
-        or (found["layer"] is None) != (found["component"] in UNLAYERED)
-    ):
-        fix = f"write it like blocks.7.mlp_out@subject_last, with one of: {', '.join(COMPONENTS)}"
+    """The site that a name stands for; `str` of it is the canonical name.
+
+    Raises InputError `trace-site-name`, with a suggestion, for anything else.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        fix = "write it like blocks.7.mlp_out@subject_last, blocks.3-5.head_out.0+6@last or embed@2-4"
         raise InputError("trace-site-name", f"{name!r} is not the name of a site", fix=fix)
-    layer, unit = (None if found[part] is None else int(found[part]) for part in ("layer", "unit"))
-    position = found["position"]
-    return Site(found["component"], layer, unit, int(position) if position and position.isdigit() else position)
+    layer, unit, position = (_indices(found[part], name) for part in ("layer", "unit", "position"))
+    site = Site(found["component"], layer, unit, found["role"] or position)
+    check_name(site)
+    return site
+
+
+def check_name(site: Site) -> None:
+    """Raises InputError `trace-site-name` where `read_site` would not read the site's name back."""
+    check_form(site)
+    if not isinstance(site.position, str):
+        return
+    ends = site.position.split("-")
+    for role in ends:
+        if role not in POSITIONS:
+            fix = suggestion(role, POSITIONS) or f"give an index from 0, or one of: {', '.join(POSITIONS)}"
+            raise InputError("trace-site-name", f"no role {role!r}", where=str(site), fix=fix)
+    if len(ends) > 2 or (len(ends) == 2 and POSITIONS.index(ends[0]) >= POSITIONS.index(ends[1])):
+        what = f"{site.position!r} is not a span from one role to a later one"
+        raise InputError("trace-site-name", what, where=str(site), fix="write it like relation-last")
+
+
+def check_site(site: Site, model: Model) -> None:
+    """Raises InputError where a model has no such site.
+
+    `trace-site-name`: no model has it; `model-no-component`; `trace-no-layer`; `trace-no-unit` (head or neuron).
+    """
+    check_name(site)
+    check_component(site.component, model)
+    if site.layer is not None and (highest := np.max(site.layer)) >= model.n_layers:
+        _refuse_beyond(site, "layer", int(highest), model.n_layers, model)
+    if site.unit is not None and (highest := np.max(site.unit)) >= (count := n_units(site.component, model)):
+        _refuse_beyond(site, "unit", int(highest), count, model)
+
+
+def check_component(component: str, model: Model) -> None:
+    """Raises InputError `model-no-component` where a model does not have this component."""
+    if component == "resid_mid" and model.parallel:
+        what = "attention and MLP of this model read the same input, so that there is no resid_mid"
+        raise InputError("model-no-component", what, where=model.name, fix="choose another component")
+    if component in ("q", "pattern") and not model.family.interface:
+        kind = model.config.model_type
+        what = f"the attention of models of type {kind} cannot be reached, so that {component} cannot"
+        raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
+    if component == "mlp_hidden":
+        model.part("mlp_proj", 0)
+
+
+def n_units(component: str, model: Model) -> int:
+    """How many heads or neurons a component has in each layer; 1 where it has none."""
+    if component == "mlp_hidden":
+        projection: Any = model.part("mlp_proj", 0)
+        return int(getattr(projection, "in_features", None) or projection.nx)  # nx: GPT-2's Conv1D
+    if component in ("k", "v"):
+        return model.n_kv_heads
+    return model.n_heads if component in HEADED else 1
+
+
+def resolve(site: Site, alignment: Alignment) -> Site:
+    """The site with the indices of its tokens in a pair instead of their role.
+
+    A role stands for all its tokens together, a span of roles for all from the first token of one to the last of the
+    other. Raises InputError `trace-no-position` where the pair has no token of a role, or too few tokens.
+    """
+    check_name(site)
+    if site.position is None:
+        return site
+    if not isinstance(site.position, str):
+        if (highest := np.max(site.position)) >= len(alignment.roles):
+            _refuse_position(site, alignment, f"position {highest} (counted from 0)")
+        return site
+    ends = [_tokens(role, site, alignment) for role in site.position.split("-")]
+    return replace(site, position=range(ends[0][0], ends[-1][-1] + 1))
+
+
+def is_structural(sites: Sequence[Site], alignment: Alignment, model: Model) -> bool:
+    """Whether replacing these sites together restores everything by construction, whatever the weights (guard 2).
+
+    So it is if every way from the tokens that differ to the metric leads through one of them (see `trace.cuts`).
+    Raises InputError where the model or the pair does not have a site.
+    """
+    for site in sites:
+        check_site(site, model)
+    length = len(alignment.clean_ids)
+    rows = Rows.of([0], [[resolve(site, alignment) for site in sites]], length)
+    heads = (model.n_heads, model.n_kv_heads)
+    return bool(restoring(rows, alignment.differing, length, model.n_layers, heads)[0])
 
 
 def structural_sites(
     alignments: Sequence[Alignment], component: str, n_layers: int
 ) -> Bool[np.ndarray, "pair layer position"]:
-    """Where replacing the one site restores everything by construction, whatever the weights (guard 2).
+    """Where replacing a component at one layer and position restores everything by construction (`is_structural`).
 
-    A site does if every way from the tokens that differ to the metric leads through it, in the graph of a decoder:
-    the stream goes up position by position, attention carries it to later positions. False behind a shorter prompt.
-    One head or neuron never is such a site.
+    False behind a shorter prompt. One head or neuron never is such a site.
     """
     width = max((len(alignment.clean_ids) for alignment in alignments), default=0)
     result = np.zeros((len(alignments), 1 if component in UNLAYERED else n_layers, width), dtype=bool)
     for pair, alignment in enumerate(alignments):
         length = len(alignment.clean_ids)
-        result[pair, :, :length] = _cuts(alignment.differing, component, n_layers, length)
+        if component not in HEADED:
+            result[pair, :, :length] = _structural(alignment.differing, component, n_layers, length)
     return result
 
 
 @lru_cache(maxsize=4096)
-def _cuts(differing: tuple[int, ...], component: str, n_layers: int, length: int) -> Bool[np.ndarray, "layer position"]:
-    """The single sites without which nothing of the differing tokens reaches the last position's logits."""
-    if component in ("final_norm", "logits"):
-        at_last: np.ndarray = np.arange(length)[None] == length - 1
-        return at_last
-    layers = 1 if component == "embed" else n_layers
-    layer, position = (axis.ravel() for axis in np.indices((layers, length)))
-    site = np.arange(len(layer))
+def _structural(
+    differing: tuple[int, ...], component: str, n_layers: int, length: int
+) -> Bool[np.ndarray, "layer position"]:
+    layers = (None,) if component in UNLAYERED else range(n_layers)
+    sites = [[Site(component, layer, None, position)] for layer in layers for position in range(length)]
+    rows = Rows.of([0] * len(sites), sites, length)
+    return restoring(rows, differing, length, n_layers).reshape(-1, length)
 
-    def cut(reached: np.ndarray, at: str, above: int) -> np.ndarray:
-        """What is reached, `[site, position]`, once each site's own place is cut out of it."""
-        if at == component or (at == "resid_pre" and above == 0 and component == "embed"):
-            here = layer == above
-            reached[site[here], position[here]] = False
-        return reached
 
-    stream = np.zeros((len(site), length), dtype=bool)
-    stream[:, list(differing)] = True
-    for above in range(n_layers):
-        stream = cut(stream, "resid_pre", above)
-        attention = cut(np.logical_or.accumulate(stream, axis=1), "attn_out", above)
-        stream = cut(stream | attention, "resid_mid", above)
-        stream = cut(stream | cut(stream.copy(), "mlp_out", above), "resid_post", above)
-    cuts: np.ndarray = ~stream[:, -1].reshape(layers, length)
-    return cuts
+def _indices(text: str | None, name: str) -> list[int] | None:
+    """The indices written as `0-2+6`."""
+    if text is None:
+        return None
+    windows = []
+    for window in text.split("+"):
+        first, _, last = window.partition("-")
+        windows.append(range(int(first), int(last or first) + 1))
+        if not windows[-1]:
+            fix = f"write the lower end first: {last}-{first}"
+            raise InputError("trace-site-name", f"the window {window} is empty", where=name, fix=fix)
+    return [index for window in windows for index in window]
+
+
+def _tokens(role: str, site: Site, alignment: Alignment) -> list[int]:
+    """The positions of a role, rising."""
+    wanted: tuple[str, ...] = (role,)
+    if role == "subject":
+        # The last token of a subject that ends the prompt has the role `last`.
+        wanted = SUBJECT if "subject_last" in alignment.roles else (*SUBJECT, "last")
+    found = [position for position, name in enumerate(alignment.roles) if name in wanted]
+    if not found:
+        _refuse_position(site, alignment, f"token of the role {role!r}")
+    return found
+
+
+def _refuse_position(site: Site, alignment: Alignment, missing: str) -> NoReturn:
+    what = f"there is no {missing} in the pair {'|'.join(alignment.words)!r}"
+    fix = f"its roles are, token by token: {', '.join(alignment.roles)}"
+    raise InputError("trace-no-position", what, where=str(site), fix=fix)
+
+
+def _refuse_beyond(site: Site, part: str, index: int, count: int, model: Model) -> NoReturn:
+    what = f"there is no {part} {index} of {site.component} in {model.name}, which has {count}"
+    raise InputError(f"trace-no-{part}", what, where=str(site), fix=f"give indices from 0 to {count - 1}")

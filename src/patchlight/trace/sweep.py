@@ -177,23 +177,23 @@ class _Work:
         given, received = (corrupted, clean) if noising else (clean, corrupted)
         of_recipient, of_donor = needed(self.sites.component, self.model)
 
-        def run(prompts: Sequence[tuple[int, ...]], keep: set[str], *, corrupt: bool = False) -> Run:
+        def run(
+            prompts: Sequence[tuple[int, ...]], keep: set[str], before: Run | None = None, *, corrupt: bool = False
+        ) -> Run:
             ids = torch.cat([torch.tensor(prompts), continuation], dim=1)
-            embed = self._embedded(batch, draw, ids) if corrupt else None
+            if self.subjects is None:
+                return capture(self.model, ids, keep, read=read_last, before=before)
+            # Runs that begin with the same tokens need not begin alike here.
+            subjects = [self.subjects[index] for index in batch] if corrupt else []
+            embed = embeddings(self.model, ids, [(each.positions, each.vectors[draw]) for each in subjects])
             return capture(self.model, ids, keep, read=read_last, embed=embed)
 
         recipient = run(received, of_recipient, corrupt=not noising)
         if self.donors is None:
-            donor = run(given, of_donor, corrupt=noising)
+            donor = run(given, of_donor, recipient, corrupt=noising)
             return recipient, donor, donor
-        usual = run(given, set(), corrupt=noising)
-        return recipient, usual, run([self.donors[index] for index in batch], of_donor)
-
-    def _embedded(self, batch: Sequence[int], draw: int, ids: Tensor) -> Float[Tensor, "pair position width"] | None:
-        if self.subjects is None:
-            return None
-        subjects = [self.subjects[index] for index in batch]
-        return embeddings(self.model, ids, [(each.positions, each.vectors[draw]) for each in subjects])
+        donors = [self.donors[index] for index in batch]
+        return recipient, run(given, set(), recipient, corrupt=noising), run(donors, of_donor, recipient)
 
     def _patched(
         self, batch: Sequence[int], recipient: Run, donor: Run, rows: Rows, advance: Callable[[int], None]
