@@ -150,6 +150,22 @@ def test_an_interrupt_says_how_to_resume(study: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
 
 
+def test_other_corruptions_are_measured_compared_and_kept(study: Path) -> None:
+    wanted = "sweep: {components: [mlp_out], directions: [denoise], corruptions: [gaussian, resample]}"
+    study.write_text(study.read_text(encoding="utf-8").replace("sweep: {pairs_per_unit: 8}", wanted), encoding="utf-8")
+    ran = patchlight("run", study, "--json", folder=study.parent)
+    assert ran.returncode == 0, ran.stderr
+    table = pd.read_csv(reports(study.parent) / "robustness.csv")
+    assert list(table.corruption) == ["token", "gaussian", "resample"] * 2
+    assert (table.pairs + table.left_out == 24).all()
+    assert (table.overlap[table.corruption == "token"] == 1).all()
+    page = (reports(study.parent) / "report.html").read_text(encoding="utf-8")
+    assert "robustness-maps-the-model-as-it-is-definitional-mlp-out.csv" in page
+    assert "another corruption or another metric would name" not in page
+    again = patchlight("run", study, "--json", folder=study.parent)
+    assert json.loads(again.stdout)["computed"] == 0
+
+
 def test_status_tells_how_far_the_study_is(finished: Path) -> None:
     status = json.loads(patchlight("status", "--json", folder=finished).stdout)["studies"]
     assert [(each["id"], each["failed"], each["done"] == each["planned"]) for each in status] == [("animals", 0, True)]

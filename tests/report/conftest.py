@@ -8,8 +8,10 @@ import pytest
 from patchlight.judge.evidence import Candidate
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.judge.verdict import Reason, Verdict
+from patchlight.pairs.align import ROLES as EVERY_ROLE
 from patchlight.records import Interval, Site
 from patchlight.report import contents as c
+from patchlight.verify.agreement import FactMap, Robustness, compare
 
 ROLES = ("before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 LAYERS, FACTS = 6, 18
@@ -107,7 +109,32 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
         else "A seizure that {} may bring on begins in the"
     )
     first = example(seed, f"{name}-1", "carbamazepine", "ethosuximide", question, " sodium", " calcium")
-    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict)
+    matrices = (matrix(),) if name == "definitional" else ()
+    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices)
+
+
+def matrix() -> Robustness:
+    """A choice that agrees, one that disagrees, and one with too few facts to tell."""
+    rng = np.random.default_rng(4)
+    usual = rng.normal(0, 0.1, (FACTS, LAYERS, len(EVERY_ROLE))) + np.linspace(0, 1, LAYERS)[:, None]
+    changes = {"token": usual, "mean": usual + 0.01, "zero": -usual, "resample": usual[:3]}
+    names = tuple(f"fact-{number:02d}" for number in range(FACTS))
+    nowhere = np.zeros((LAYERS, len(EVERY_ROLE)), dtype=bool)
+    maps = [
+        FactMap(
+            corruption,
+            metric,
+            names[: len(change)],
+            change,
+            np.ones_like(change),
+            nowhere,
+            pairs=len(change),
+            left_out={"corruption does not break it": FACTS - len(change)} if len(change) < FACTS else {},
+        )
+        for corruption, change in changes.items()
+        for metric in ("logit_diff", "kl")
+    ]
+    return compare(maps, "mlp_out", "denoise", top=3)
 
 
 def curve(best: int, seed: int) -> c.TrainingCurve:

@@ -123,6 +123,32 @@ def test_the_download_holds_exactly_the_numbers_of_the_map(contents, english):
         assert row["passes_threshold"] == str(int(effects.significant[layer, column]))
 
 
+def test_the_matrix_says_in_words_which_choices_name_other_places(english):
+    assert (
+        "Other places are named with: subject set to zero with logit difference, subject set to zero" in english.words
+    )
+    assert "The same places, for the most part, are named with: another subject with divergence" in english.words
+    assert "It cannot be told for: subject of another question with logit difference" in english.words
+    assert "the corruption does not turn the answer over: 15" in english.words
+
+
+def test_the_download_holds_exactly_the_numbers_of_the_matrix(contents, english):
+    made = contents.checkpoints[0].kinds[0].robustness[0]
+    rows = csv_of(english, "robustness-configuration-i-definitional-mlp-out.csv")
+    assert len(rows) == len(made.cells) == 8
+    for row, cell in zip(rows, made.cells, strict=True):
+        assert (row["corruption"], row["metric"], row["reading"]) == (cell.corruption, cell.metric, cell.reading)
+        assert row["overlap_low"] == ("" if np.isnan(cell.overlap.low) else f"{cell.overlap.low:.6g}")
+        assert int(row["facts"]) == cell.facts
+    maps = csv_of(english, "robustness-maps-configuration-i-definitional-mlp-out.csv")
+    cell = next(row for row in maps if (row["corruption"], row["layer"], row["role"]) == ("zero", "3", "last"))
+    assert cell["estimate"] == f"{made.cells[4].effect[3, made.roles.index('last')]:.6g}"
+
+
+def test_a_kind_without_other_choices_says_so(english):
+    assert "Associative knowledge: not measured with another corruption or metric in this study." in english.words
+
+
 def test_the_table_shows_the_interval_of_a_cell(contents, english):
     interval = contents.checkpoints[0].kinds[0].maps[4].effect.at(1, 3)
     shown = f"{100 * interval.estimate:.1f}% ({100 * interval.low:.1f}% to {100 * interval.high:.1f}%), n {interval.n}"

@@ -18,11 +18,11 @@ import numpy as np
 from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
-from patchlight.report import figures
+from patchlight.report import figures, robustness
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
-from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts
+from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts, site_words
 from patchlight.store.faults import told_clearly
 
 FILES = {"en": "report.html", "ja": "report.ja.html"}
@@ -56,6 +56,7 @@ def render(contents: ReportContents, language: str) -> str:
         scale=colour_scale(texts),
         kinds=list(dict.fromkeys(result.kind for point in contents.checkpoints for result in point.kinds)),
         figures=figures,
+        robustness=robustness,
         **_helpers(texts),
     )
 
@@ -89,12 +90,6 @@ def _common(one: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def site_words(layer: object, component: str, role: str, texts: Texts) -> str:
-    """A site in words, e.g. "MLP output, layer 7, last word"."""
-    names = {"component": texts.word("component", component), "role": texts.word("role", role)}
-    return texts("page.site", layer=layer, **names)
 
 
 def _helpers(texts: Texts) -> dict[str, Any]:

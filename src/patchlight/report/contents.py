@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
 from patchlight.report.texts import Texts, Words
+from patchlight.verify.agreement import Robustness
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class KindResult:
     maps: tuple[EffectMap, ...]
     examples: tuple[Example, ...]
     verdict: Verdict
+    robustness: tuple[Robustness, ...] = ()  # a matrix of corruptions and metrics for each component
 
 
 @dataclass(frozen=True)

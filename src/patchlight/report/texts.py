@@ -42,6 +42,12 @@ class Texts:
         return [key.removeprefix(f"{section}.") for key in self.entries if key.startswith(f"{section}.")]
 
 
+def site_words(layer: object, component: str, role: str, texts: Texts) -> str:
+    """A site in words, e.g. "MLP output, layer 7, last word"."""
+    names = {"component": texts.word("component", component), "role": texts.word("role", role)}
+    return texts("page.site", layer=layer, **names)
+
+
 @cache
 def read_texts(language: str) -> Texts:
     """The texts of one of `LANGUAGES`."""

@@ -45,7 +45,16 @@ NAMES = {
     "base": {"en": "Before fine-tuning", "ja": "微調整前"},
     "as-is": {"en": "The model as it is", "ja": "そのままのモデル"},
 }
-NOT_MEASURED = ("joint-effects", "direct-and-indirect", "weights", "random-init", "calibration", "replication", "edits")
+NOT_MEASURED = (
+    "joint-effects",
+    "direct-and-indirect",
+    "weights",
+    "random-init",
+    "calibration",
+    "corruptions",
+    "replication",
+    "edits",
+)
 
 
 def contents_of(
@@ -63,7 +72,7 @@ def contents_of(
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result) for result in results),
-        unknown=NOT_MEASURED,
+        unknown=tuple(code for code in NOT_MEASURED if code != "corruptions" or not study.spec.sweep.corruptions),
     )
 
 
@@ -150,6 +159,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
         examples=view.examples(),
         verdict=refused(result, kind, len(set(view.facts))) or view.verdict(asked),
+        robustness=result.robustness.get(kind, ()),
     )
 
 

@@ -18,13 +18,15 @@ from patchlight.study.results import CheckpointResults, SweepResult
 
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
-    aggregate with its interval, control and n), `questions.csv`, `left_out.csv` and `summary.json`.
+    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `questions.csv`,
+    `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
         folder.mkdir(parents=True, exist_ok=True)
         effects = pd.DataFrame(row for result in results for sweep in result.sweeps for row in _cells(result, sweep))
         _replace(folder / "effects.parquet", effects.to_parquet(index=False))
         _replace_csv(folder / "intervals.csv", pd.DataFrame(_intervals(contents)))
+        _replace_csv(folder / "robustness.csv", _robustness(contents))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
         _replace_csv(folder / "left_out.csv", pd.concat([_left_out(result) for result in results]))
         _replace(folder / "summary.json", json.dumps(summary(contents), ensure_ascii=False, indent=2).encode())
@@ -108,6 +110,18 @@ def _map_rows(each: EffectMap) -> Iterator[dict[str, Any]]:
             "structural": each.structural[layer, column],
             "significant": each.significant[layer, column],
         }
+
+
+def _robustness(contents: ReportContents) -> pd.DataFrame:
+    tables = [
+        made.to_frame().assign(
+            checkpoint=checkpoint.name["en"], kind=result.kind, component=made.component, direction=made.direction
+        )
+        for checkpoint in contents.checkpoints
+        for result in checkpoint.kinds
+        for made in result.robustness
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["checkpoint", "corruption", "metric"])
 
 
 def _questions(results: Sequence[CheckpointResults]) -> Iterator[dict[str, Any]]:

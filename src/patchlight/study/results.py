@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from patchlight.records import Pair
 from patchlight.store.results import Artifact
+from patchlight.verify.agreement import Robustness
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
@@ -71,3 +72,4 @@ class CheckpointResults:
     sweeps: tuple[SweepResult, ...]
     failed: int  # of the units of its sweeps
     units: int
+    robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)  # by kind, where it was asked for

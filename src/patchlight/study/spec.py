@@ -19,6 +19,7 @@ from patchlight.packs.yaml_source import load_yaml
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
+OtherCorruption = Literal["gaussian", "mean", "zero", "resample"]
 Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logprob", "prob", "kl", "rank"]
 Metrics = Annotated[
     tuple[Metric, ...],
@@ -131,6 +132,9 @@ class Sweep(Section):
         default=("logit_diff",),
         alias="metric",
         description="One metric or several; the first decides which pairs take part, and the verdict.",
+    )
+    corruptions: tuple[OtherCorruption, ...] = Field(
+        default=(), description="Measure the first direction again with these corruptions: do the maps agree?"
     )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
 

@@ -102,7 +102,7 @@ def training_unit(study: Study, key: str, texts: Artifact, base: Checkpoint | No
         "texts": texts.digest,
         "base": base.digest if base else None,
         "new": study.spec.model.new_gpt2.model_dump() if study.spec.model.new_gpt2 else None,
-        **_run_on(study),
+        **run_on(study),
         "seed": study.spec.seed,
     }
     return Unit("training", f"training {key}", inputs, work, TRAINING)
@@ -151,7 +151,7 @@ def questions_unit(study: Study, pack: Pack, checkpoint: Checkpoint) -> Unit:
 
     inputs = {
         "model": checkpoint.digest,
-        **_run_on(study),
+        **run_on(study),
         "pack": pack_digest(pack),
         "language": spec.language,
         "pairs": spec.pairs.model_dump(mode="json"),
@@ -171,7 +171,7 @@ def identities_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair])
         proven = prove(checkpoint.model, pairs)
         return Result(parts={"identities": pd.DataFrame([dataclasses.asdict(each) for each in proven])})
 
-    inputs = {"model": checkpoint.digest, **_run_on(study), "pairs": _pair_rows(pairs)}
+    inputs = {"model": checkpoint.digest, **run_on(study), "pairs": pair_rows(pairs)}
     return Unit("identities", f"{checkpoint.key}: identities", inputs, work, SWEEPS)
 
 
@@ -210,12 +210,12 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
 
     inputs: Mapping[str, Any] = {
         "model": checkpoint.digest,
-        **_run_on(study),
+        **run_on(study),
         "component": asked.component,
         "direction": asked.direction,
         "metrics": study.spec.sweep.metrics,
-        "pairs": _pair_rows(mine),
-        "control": {"pairs": _pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
+        "pairs": pair_rows(mine),
+        "control": {"pairs": pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
     }
     what = f"{asked.component} {asked.direction}{' control' if asked.control else ''}"
     label = f"{checkpoint.key}: {what} {asked.pairs.start + 1}-{asked.pairs.stop}"
@@ -273,7 +273,8 @@ def pack_digest(pack: Pack) -> str:
     return hashlib.sha256(pack.file.model_dump_json().encode()).hexdigest()
 
 
-def _pair_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def pair_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Pairs as plain rows, for the inputs of a unit."""
     return [dataclasses.asdict(pair) for pair in pairs]
 
 
@@ -316,7 +317,7 @@ def _new_model(study: Study, texts: Sequence[str]) -> Model:
     )
 
 
-def _run_on(study: Study) -> dict[str, str]:
+def run_on(study: Study) -> dict[str, str]:
     """What decides the rounding of a model's numbers: their format, and the kind of device."""
     return {"dtype": study.spec.model.dtype, "device": study.spec.model.device.partition(":")[0]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
 from patchlight.study.questions import questions_of
-from patchlight.study.results import Checkpoint, CheckpointResults, SweepResult
+from patchlight.study.results import Checkpoint, CheckpointResults, Question, SweepResult
+from patchlight.study.robustness import robustness_of, robustness_units
 from patchlight.study.spec import Study
+from patchlight.verify.agreement import Robustness
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,26 @@ def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> Check
     units = stages.sweep_units(here.study, checkpoint, questions)
     ran = here.run([unit for _, unit in units])
     sweeps = _joined(units, ran, len(questions))
-    return CheckpointResults(checkpoint, asked, identities, tuple(questions), sweeps, len(ran.failures), len(units))
+    return CheckpointResults(
+        checkpoint,
+        asked,
+        identities,
+        tuple(questions),
+        sweeps,
+        len(ran.failures),
+        len(units),
+        _robustness(here, checkpoint, questions),
+    )
+
+
+def _robustness(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]
+) -> Mapping[str, tuple[Robustness, ...]]:
+    units = robustness_units(here.study, checkpoint, questions)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return robustness_of(
+        here.study, [(choice, artifacts[unit.hash]) for choice, unit in units if unit.hash in artifacts]
+    )
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:

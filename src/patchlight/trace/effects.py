@@ -11,6 +11,7 @@ import numpy as np
 from patchlight.pairs.align import Alignment, mean_by_role
 from patchlight.records import Pair, TokenPair
 from patchlight.trace import metrics
+from patchlight.trace.corruptions import TOKEN, Corruption
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ class Effects:
     metric: str
     columns: tuple[str, ...] = ()
     window: int = 1
+    corruption: Corruption = TOKEN
 
     def recovery(self, floor: float | None = None) -> Float[np.ndarray, "pair layer *head position"]:
         """The share of the gap brought back (denoise) or taken away (noise); NaN where the gap is under `floor`.

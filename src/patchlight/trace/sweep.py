@@ -15,6 +15,7 @@ from patchlight.pairs.answers import Answers, read, refuse_unreadable, require_m
 from patchlight.records import Pair, TokenPair
 from patchlight.trace.capture import Run, capture
 from patchlight.trace.cells import POSITIONS, Sites, columns_of, places_of, require_known, rows_of, sites_of
+from patchlight.trace.corruptions import Corruption, Replaced, as_corrupted, as_corruption, embeddings, replaced
 from patchlight.trace.effects import Effects
 from patchlight.trace.engine import needed, replay
 from patchlight.trace.rows import Rows
@@ -42,6 +43,7 @@ def sweep(
     positions: str = "each",
     window: int = 1,
     groups: int | None = None,
+    corruption: str | Corruption = "token",
     donors: Sequence[str | Sequence[int]] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
@@ -56,6 +58,7 @@ def sweep(
         positions=positions,
         window=window,
         groups=groups,
+        corruption=corruption,
         donors=donors,
         on_progress=on_progress,
         memory=memory,
@@ -72,6 +75,7 @@ def sweeps(
     positions: str = "each",
     window: int = 1,
     groups: int | None = None,
+    corruption: str | Corruption = "token",
     donors: Sequence[str | Sequence[int]] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
@@ -83,15 +87,17 @@ def sweeps(
 
     `positions`: "each" by itself, "all" together, or "roles": all positions of a role together. `window` layers are
     patched together (layer l means l to l + window - 1), to be read beside the sum of single layers. `groups` cuts
-    the hidden neurons of `mlp_hidden` into so many equal groups. `donors`, a prompt (or its token ids) for each
-    pair of equal length in tokens, replaces the run that gives (a control).
+    the hidden neurons of `mlp_hidden` into so many equal groups. `corruption` says how corrupted runs are made (see
+    `Corruption`; a word stands for its usual settings); the metric is the mean over its draws. `donors`, a prompt (or
+    its token ids) for each pair of equal length in tokens, replaces the run that gives (a control).
 
-    `on_progress` gets the cells done and all cells (twice as many where both answers have to be run). `memory` in
-    bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the machine has
-    less, half of it is tried, three times at most.
+    `on_progress` gets the cells done and all cells (more where both answers or several draws have to be run).
+    `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the
+    machine has less, half of it is tried, three times at most.
 
-    Raises InputError for a pair that does not align or that a metric cannot tell apart, a setting that is not there,
-    a donor of another length and values that are not finite; BudgetExceeded where memory runs out.
+    Raises InputError for a pair that does not align or cannot be corrupted so or that a metric cannot tell apart, a
+    setting that is not there, a donor of another length and values that are not finite; BudgetExceeded where memory
+    runs out.
     """
     require_metrics(metrics)
     require_known("direction", direction, DIRECTIONS)
@@ -99,9 +105,12 @@ def sweeps(
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
     for pair, alignment in zip(pairs, alignments, strict=True):
         refuse_unreadable(pair, alignment, metrics)
+    corruption = as_corruption(corruption)
+    subjects = None if corruption.kind == "token" else replaced(model, alignments, corruption)
+    alignments = tuple(as_corrupted(alignment, corruption) for alignment in alignments)
     given = _donor_ids(model, alignments, donors)
     columns, sites = columns_of(alignments, positions), sites_of(model, component, window, groups)
-    work = _Work(model, alignments, given, sites, direction, tuple(metrics), columns, memory)
+    work = _Work(model, alignments, given, sites, direction, tuple(metrics), columns, memory, corruption, subjects)
     return _effects(work, tuple(pairs), _measured(work, on_progress))
 
 
@@ -125,19 +134,30 @@ class _Work:
     metrics: tuple[str, ...]
     columns: tuple[str, ...]
     memory: int
+    corruption: Corruption
+    subjects: tuple[Replaced, ...] | None  # None where corrupted runs have tokens of their own
 
     def measure(self, batch: Sequence[int], advance: Callable[[int], None]) -> _Measured:
-        """Each metric of each cell; `advance` gets the rows of a pass when it is done."""
+        """Each metric of each cell, the mean over draws; `advance` gets the rows of a pass when it is done."""
+        drawn = [self._measure(batch, draw, advance) for draw in range(self.corruption.samples)]
+        return _Measured(
+            *(
+                {metric: np.mean([each[metric] for each in parts], axis=0) for metric in self.metrics}
+                for parts in zip(*drawn, strict=True)
+            )
+        )
+
+    def _measure(self, batch: Sequence[int], draw: int, advance: Callable[[int], None]) -> _Measured:
         chosen = [self.alignments[index] for index in batch]
         answers = Answers.of(chosen, self.metrics)
         places = torch.tensor(np.array([places_of(alignment, self.columns) for alignment in chosen]))
         rows = rows_of(self.sites, places)
         given, received, patched = [], [], []
         for continuation in answers.continuations:
-            recipient, usual, donor = self._runs(batch, continuation)
+            recipient, usual, donor = self._runs(batch, continuation, draw)
             given.append(usual.final)
             received.append(recipient.final)
-            patched.append(self._patched(recipient, donor, rows, advance))
+            patched.append(self._patched(batch, recipient, donor, rows, advance))
         clean, corrupted = (given, received) if self.direction == "denoise" else (received, given)
         single, truth = torch.arange(len(batch)), clean[0][:, answers.parting]
         values = self._read(patched, answers, rows.pair, truth)
@@ -149,30 +169,42 @@ class _Work:
             self._read(corrupted, answers, single, truth),
         )
 
-    def _runs(self, batch: Sequence[int], continuation: Int[Tensor, "pair token"]) -> tuple[Run, Run, Run]:
+    def _runs(self, batch: Sequence[int], continuation: Int[Tensor, "pair token"], draw: int) -> tuple[Run, Run, Run]:
         """The run that receives, the one that usually gives, and the one that does; each goes on with the answer."""
         chosen, read_last = [self.alignments[index] for index in batch], continuation.shape[1] + 1
         clean, corrupted = [a.clean_ids for a in chosen], [a.corrupted_ids for a in chosen]
-        given, received = (clean, corrupted) if self.direction == "denoise" else (corrupted, clean)
+        noising = self.direction == "noise"
+        given, received = (corrupted, clean) if noising else (clean, corrupted)
         of_recipient, of_donor = needed(self.sites.component, self.model)
 
-        def run(prompts: Sequence[tuple[int, ...]], keep: set[str], before: Run | None = None) -> Run:
+        def run(
+            prompts: Sequence[tuple[int, ...]], keep: set[str], before: Run | None = None, *, corrupt: bool = False
+        ) -> Run:
             ids = torch.cat([torch.tensor(prompts), continuation], dim=1)
-            return capture(self.model, ids, keep, read=read_last, before=before)
+            if self.subjects is None:
+                return capture(self.model, ids, keep, read=read_last, before=before)
+            # Runs that begin with the same tokens need not begin alike here.
+            subjects = [self.subjects[index] for index in batch] if corrupt else []
+            embed = embeddings(self.model, ids, [(each.positions, each.vectors[draw]) for each in subjects])
+            return capture(self.model, ids, keep, read=read_last, embed=embed)
 
-        recipient = run(received, of_recipient)
+        recipient = run(received, of_recipient, corrupt=not noising)
         if self.donors is None:
-            donor = run(given, of_donor, recipient)
+            donor = run(given, of_donor, recipient, corrupt=noising)
             return recipient, donor, donor
         donors = [self.donors[index] for index in batch]
-        return recipient, run(given, set(), recipient), run(donors, of_donor, recipient)
+        return recipient, run(given, set(), recipient, corrupt=noising), run(donors, of_donor, recipient)
 
     def _patched(
-        self, recipient: Run, donor: Run, rows: Rows, advance: Callable[[int], None]
+        self, batch: Sequence[int], recipient: Run, donor: Run, rows: Rows, advance: Callable[[int], None]
     ) -> Float[Tensor, "row step width"]:
         if self.sites.component in ("final_norm", "logits"):
             return _behind(recipient, donor, rows)
-        return replay(self.model, recipient, donor, rows, memory=self.memory // 2, on_pass=advance)
+        differs = recipient.ids != donor.ids
+        if self.subjects is not None:
+            for row, index in enumerate(batch):
+                differs[row, list(self.subjects[index].positions)] = True
+        return replay(self.model, recipient, donor, rows, memory=self.memory // 2, differs=differs, on_pass=advance)
 
     def _read(
         self, runs: Sequence[Float[Tensor, "row step width"]], answers: Answers, pair: Tensor, clean: Tensor
@@ -192,7 +224,7 @@ class _Work:
         alignment = self.alignments[index]
         places = len(self.columns) or len(alignment.clean_ids)
         runs = len(Answers.of([alignment], self.metrics).continuations)
-        return int(np.prod(self.sites.axes)) * places * runs
+        return int(np.prod(self.sites.axes)) * places * runs * self.corruption.samples
 
     def pairs_at_once(self, index: int) -> int:
         """How many pairs of this one's shape half of the memory holds: captured runs, rows, a result for each row."""
@@ -232,6 +264,7 @@ def _effects(
             metric=metric,
             columns=work.columns,
             window=work.sites.window,
+            corruption=work.corruption,
         )
         for metric in work.metrics
     }
