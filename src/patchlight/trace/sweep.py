@@ -18,7 +18,7 @@ from patchlight.trace.cells import POSITIONS, Cells, Grid, columns_of, require_k
 from patchlight.trace.corruptions import Corruption, Replaced, as_corrupted, as_corruption, embeddings, replaced
 from patchlight.trace.effects import Effects
 from patchlight.trace.engine import needed, replay
-from patchlight.trace.kernels import check_products
+from patchlight.trace.kernels import check_products, faster
 from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ class Work:
 
     def measure(self, batch: Sequence[int], advance: Callable[[int], None]) -> Measured:
         """Each metric of each cell, the mean over draws; `advance` gets the rows of a pass when it is done."""
-        drawn = [self._measure(batch, draw, advance) for draw in range(self.settings.corruption.samples)]
+        with faster(self.model, self.settings.products):  # weights are looked at once for all runs of the batch
+            drawn = [self._measure(batch, draw, advance) for draw in range(self.settings.corruption.samples)]
         return Measured(
             *(
                 {metric: np.mean([each[metric] for each in parts], axis=0) for metric in self.settings.metrics}
