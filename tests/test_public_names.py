@@ -10,7 +10,8 @@ import patchlight
 
 def test_the_public_names_are_exactly_these() -> None:
     assert patchlight.__all__ == [
-        "Effects", "Model", "Pair", "PatchlightError", "Site", "TokenPair", "align", "load_model", "random_init",
+        "Corruption", "Effects", "Model", "Pair", "PatchlightError", "SetEffects", "Site", "TokenPair",
+        "align", "load_model", "patch", "prove", "random_init", "read_site", "robustness",
         "save_model", "screen", "sweep", "sweeps",
     ]  # fmt: skip
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)

@@ -8,6 +8,7 @@
     )
     effects = pl.sweep(model, [pair], component="resid_pre", direction="denoise")
     effects.recovery()  # [pair, layer, position]
+    pl.patch(model, [pair], [["blocks.9.head_out.6@last", "blocks.7.mlp_out@subject_last"]]).recovery()  # [pair, set]
 
 Names are imported when they are first used, so that importing the package costs nothing.
 """
@@ -24,19 +25,30 @@ if TYPE_CHECKING:
     from patchlight.pairs.align import align
     from patchlight.pairs.screen import screen
     from patchlight.records import Pair, Site, TokenPair
+    from patchlight.trace.corruptions import Corruption
     from patchlight.trace.effects import Effects
+    from patchlight.trace.identities import prove
+    from patchlight.trace.patch import SetEffects, patch
+    from patchlight.trace.sites import read_site
     from patchlight.trace.sweep import sweep, sweeps
+    from patchlight.verify.robustness import robustness
 
 __all__ = [
+    "Corruption",
     "Effects",
     "Model",
     "Pair",
     "PatchlightError",
+    "SetEffects",
     "Site",
     "TokenPair",
     "align",
     "load_model",
+    "patch",
+    "prove",
     "random_init",
+    "read_site",
+    "robustness",
     "save_model",
     "screen",
     "sweep",
@@ -44,15 +56,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Corruption": "trace.corruptions",
     "Effects": "trace.effects",
     "Model": "model.anatomy",
     "Pair": "records",
     "PatchlightError": "errors",
+    "SetEffects": "trace.patch",
     "Site": "records",
     "TokenPair": "records",
     "align": "pairs.align",
     "load_model": "model.load",
+    "patch": "trace.patch",
+    "prove": "trace.identities",
     "random_init": "model.load",
+    "read_site": "trace.sites",
+    "robustness": "verify.robustness",
     "save_model": "model.load",
     "screen": "pairs.screen",
     "sweep": "trace.sweep",

@@ -15,7 +15,7 @@ from patchlight.model.anatomy import Model
 from patchlight.pairs.align import align
 from patchlight.records import Site
 from patchlight.trace.capture import capture
-from patchlight.trace.changes import ESTIMATED, estimate, patch
+from patchlight.trace.changes import ESTIMATED, estimate, patch_cells
 from patchlight.trace.engine import needed, replay
 from patchlight.trace.gradients import METHODS, metric
 from patchlight.trace.rows import Rows
@@ -252,7 +252,7 @@ def test_patched_cells_are_those_of_the_sweep_and_no_others(direction, tiny, pai
             given, received = received, given
         chosen = (random.random(effects.values.shape) < 0.3) & ~np.isnan(effects.values)
         seen: list[tuple[int, int]] = []
-        found = patch(
+        found = patch_cells(
             model,
             pairs,
             {component: chosen},

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,60 @@ class Sites(NamedTuple):
     def axes(self) -> tuple[int, ...]:
         """The sizes of the axes between pair and position."""
         return (self.layers, *([self.units] if self.units else []))
+
+
+class Cells(Protocol):
+    """What is patched in each pair: a row for each of its cells, in the order of `shape`."""
+
+    @property
+    def components(self) -> frozenset[str]:
+        """The components that are replaced."""
+
+    def rows(self, alignments: Sequence[Alignment]) -> Rows:
+        """The rows of pairs of one length."""
+
+    def shape(self, alignments: Sequence[Alignment]) -> tuple[int, ...]:
+        """The axes of a pair's cells, for pairs of one length."""
+
+    def absent(self, alignments: Sequence[Alignment]) -> Bool[np.ndarray, "pair ..."]:
+        """Which cells a pair does not have (to be broadcast)."""
+
+    def patches(self, alignment: Alignment) -> int:
+        """How many activations all rows of a pair replace together, at most."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every place of a component at every position, or at all positions of each of `columns` together."""
+
+    sites: Sites
+    columns: tuple[str, ...]
+
+    @property
+    def components(self) -> frozenset[str]:
+        """The one component."""
+        return frozenset((self.sites.component,))
+
+    def rows(self, alignments: Sequence[Alignment]) -> Rows:
+        """A row for each pair, first layer, unit and place."""
+        return rows_of(self.sites, self._places(alignments))
+
+    def shape(self, alignments: Sequence[Alignment]) -> tuple[int, ...]:
+        """First layers, units (where there are any) and places."""
+        return (*self.sites.axes, len(self.columns) or len(alignments[0].clean_ids))
+
+    def absent(self, alignments: Sequence[Alignment]) -> Bool[np.ndarray, "pair ..."]:
+        """The roles that a pair lacks."""
+        places = self._places(alignments)
+        lacking: np.ndarray = ~places.any(-1).numpy()
+        return lacking.reshape(len(alignments), *[1] * len(self.sites.axes), -1)
+
+    def patches(self, alignment: Alignment) -> int:
+        """Every position once for each place, layer of a window, and member of a group."""
+        return int(np.prod(self.sites.axes)) * len(alignment.clean_ids) * self.sites.window * self.sites.members
+
+    def _places(self, alignments: Sequence[Alignment]) -> Bool[Tensor, "pair place position"]:
+        return torch.tensor(np.array([places_of(alignment, self.columns) for alignment in alignments]))
 
 
 def rows_of(sites: Sites, places: Bool[Tensor, "pair place position"]) -> Rows:

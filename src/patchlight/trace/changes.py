@@ -73,7 +73,7 @@ def estimate(
     return Changes(cells, gap)
 
 
-def patch(
+def patch_cells(
     model: Model,
     pairs: Sequence[Pair],
     chosen: Cells,

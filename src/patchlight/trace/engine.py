@@ -10,7 +10,7 @@ as a cache, one start a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -66,18 +66,20 @@ def replay(
     return result
 
 
-def needed(component: str, model: Model) -> tuple[set[str], set[str]]:
-    """What `capture` should keep of a recipient and of a donor, so that `component` can be replaced.
+def needed(components: str | Collection[str], model: Model) -> tuple[set[str], set[str]]:
+    """What `capture` should keep of a recipient and of a donor, so that a component, or several, can be replaced.
 
     The engine gives the same values whatever else the recipient's run holds, with more work.
     """
-    recipient = {"q", "k", "v"} if model.family.interface else {"k", "v"}
-    if component == "mlp_out" or (component == "attn_out" and model.parallel):
-        recipient.add(component)  # enters by its difference
-    elif component in ("head_out", "attn_out", "resid_mid", "mlp_hidden"):
-        recipient.add("head_out")  # what comes out of attention stays
-    elsewhere = component in ("embed", "resid_pre", "resid_post", "final_norm", "logits")
-    return recipient, set() if elsewhere else {component}
+    recipient, donor = {"q", "k", "v"} if model.family.interface else {"k", "v"}, set()
+    for component in {components} if isinstance(components, str) else components:
+        if component == "mlp_out" or (component == "attn_out" and model.parallel):
+            recipient.add(component)  # enters by its difference
+        elif component in ("head_out", "attn_out", "resid_mid", "mlp_hidden"):
+            recipient.add("head_out")  # what comes out of attention stays
+        if component not in ("embed", "resid_pre", "resid_post", "final_norm", "logits"):
+            donor.add(component)
+    return recipient, donor
 
 
 def _passes(rows: Rows, recipient: Run, model: Model, memory: int) -> Iterator[Int[Tensor, "some"]]:

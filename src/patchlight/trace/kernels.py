@@ -102,7 +102,7 @@ def _stand_ins(block: nn.Module, dtype: torch.dtype) -> dict[nn.Module, Forward]
     found: dict[nn.Module, Forward] = {}
     weights = _weights[dtype]
     for module in block.modules():
-        if "forward" in vars(module):  # somebody else's stand-in, which moves weights between devices
+        if "forward" in vars(module):  # a stand-in already, of ours or of those who move weights between devices
             continue
         if isinstance(module, NewGELUActivation):
             found[module] = lambda stream: gelu(stream, approximate="tanh")

@@ -66,7 +66,7 @@ class Rows:
         patches = [
             (row, *patch) for row, together in enumerate(sites) for site in together for patch in _patches(site, length)
         ]
-        return Rows.at(torch.tensor(pair), torch.tensor(patches, dtype=torch.long).reshape(-1, 5).T)
+        return Rows.at(torch.tensor(pair, dtype=torch.long), torch.tensor(patches, dtype=torch.long).reshape(-1, 5).T)
 
     @staticmethod
     def at(pair: Int[Tensor, "row"], patches: Int[Tensor, "5 patch"]) -> Rows:

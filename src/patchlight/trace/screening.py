@@ -16,7 +16,7 @@ from scipy import stats
 from patchlight.errors import InputError
 from patchlight.pairs.align import ROLES, Alignment, align, mean_by_role
 from patchlight.records import Pair, Site
-from patchlight.trace.changes import Cells, estimate, patch, reaching
+from patchlight.trace.changes import Cells, estimate, patch_cells, reaching
 from patchlight.trace.metrics import FLOOR
 from patchlight.trace.sites import structural_sites
 from patchlight.trace.sweep import MEMORY
@@ -148,7 +148,7 @@ def screening(
     audited = np.zeros(len(order), dtype=bool)
     audited[kept + np.random.default_rng(seed).permutation(len(order) - kept)[:audit]] = True
     chosen = table.cells(order[audited | (np.arange(len(order)) < kept)])
-    exact = patch(model, pairs, chosen, direction=direction, memory=memory, on_progress=on_progress)
+    exact = patch_cells(model, pairs, chosen, direction=direction, memory=memory, on_progress=on_progress)
     return Screening(
         sites=tuple(table.sites[index] for index in order),
         estimate=estimates[order],

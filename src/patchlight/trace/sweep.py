@@ -14,10 +14,11 @@ from patchlight.pairs.align import Alignment, align, encode
 from patchlight.pairs.answers import Answers, read, refuse_unreadable, require_metrics, shape
 from patchlight.records import Pair, TokenPair
 from patchlight.trace.capture import Run, capture
-from patchlight.trace.cells import POSITIONS, Sites, columns_of, places_of, require_known, rows_of, sites_of
+from patchlight.trace.cells import POSITIONS, Cells, Grid, columns_of, require_known, sites_of
 from patchlight.trace.corruptions import Corruption, Replaced, as_corrupted, as_corruption, embeddings, replaced
 from patchlight.trace.effects import Effects
 from patchlight.trace.engine import needed, replay
+from patchlight.trace.kernels import check_products, faster
 from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MEMORY = 1 << 30  # bytes for captured runs, the state of a pass and what metrics need, beside the model
 HALVINGS = 3  # of the memory, where the machine has less
 DIRECTIONS = ("denoise", "noise")
+BEHIND = {"final_norm", "logits"}  # nothing runs behind them
 FORWARD = 16  # streams that a forward holds while it runs, in the hidden layer of its MLP above all
 ROW_BYTES = 6 * 8 * 4  # of a replaced activation in the tables of rows, and their copies while rows are cut
 
@@ -45,6 +47,7 @@ def sweep(
     groups: int | None = None,
     corruption: str | Corruption = "token",
     donors: Sequence[str | Sequence[int]] | None = None,
+    products: str = "exact",
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
 ) -> Effects:
@@ -60,6 +63,7 @@ def sweep(
         groups=groups,
         corruption=corruption,
         donors=donors,
+        products=products,
         on_progress=on_progress,
         memory=memory,
     )[metric]
@@ -77,6 +81,7 @@ def sweeps(
     groups: int | None = None,
     corruption: str | Corruption = "token",
     donors: Sequence[str | Sequence[int]] | None = None,
+    products: str = "exact",
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
 ) -> dict[str, Effects]:
@@ -89,7 +94,8 @@ def sweeps(
     patched together (layer l means l to l + window - 1), to be read beside the sum of single layers. `groups` cuts
     the hidden neurons of `mlp_hidden` into so many equal groups. `corruption` says how corrupted runs are made (see
     `Corruption`; a word stands for its usual settings); the metric is the mean over its draws. `donors`, a prompt (or
-    its token ids) for each pair of equal length in tokens, replaces the run that gives (a control).
+    its token ids) for each pair of equal length in tokens, replaces the run that gives (a control). `products` of
+    `bfloat16` are faster and coarse, for orientation: never quote them.
 
     `on_progress` gets the cells done and all cells (more where both answers or several draws have to be run).
     `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the
@@ -99,22 +105,46 @@ def sweeps(
     setting that is not there, a donor of another length and values that are not finite; BudgetExceeded where memory
     runs out.
     """
-    require_metrics(metrics)
-    require_known("direction", direction, DIRECTIONS)
     require_known("positions", positions, POSITIONS)
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
+    cells = Grid(sites_of(model, component, window, groups), columns_of(alignments, positions))
+    settings = Settings(direction, tuple(metrics), as_corruption(corruption), products, memory)
+    work = work_on(model, pairs, cells, settings, donors)
+    return _effects(work, cells, tuple(pairs), measured(work, on_progress))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How cells are measured, whichever they are; see `sweeps`."""
+
+    direction: str
+    metrics: tuple[str, ...]
+    corruption: Corruption
+    products: str
+    memory: int
+
+
+def work_on(
+    model: Model,
+    pairs: Sequence[Pair | TokenPair],
+    cells: Cells,
+    settings: Settings,
+    donors: Sequence[str | Sequence[int]] | None = None,
+) -> Work:
+    """What `measured` takes, all settings checked. Raises InputError as `sweeps` does."""
+    require_metrics(settings.metrics)
+    require_known("direction", settings.direction, DIRECTIONS)
+    check_products(model, settings.products)
+    alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
     for pair, alignment in zip(pairs, alignments, strict=True):
-        refuse_unreadable(pair, alignment, metrics)
-    corruption = as_corruption(corruption)
+        refuse_unreadable(pair, alignment, settings.metrics)
+    corruption = settings.corruption
     subjects = None if corruption.kind == "token" else replaced(model, alignments, corruption)
     alignments = tuple(as_corrupted(alignment, corruption) for alignment in alignments)
-    given = _donor_ids(model, alignments, donors)
-    columns, sites = columns_of(alignments, positions), sites_of(model, component, window, groups)
-    work = _Work(model, alignments, given, sites, direction, tuple(metrics), columns, memory, corruption, subjects)
-    return _effects(work, tuple(pairs), _measured(work, on_progress))
+    return Work(model, alignments, _donor_ids(model, alignments, donors), cells, settings, subjects)
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """By metric: values `[pair, layer, (head,) place]`, and the clean and corrupted metric of each pair."""
 
     values: dict[str, np.ndarray]
@@ -123,48 +153,42 @@ class _Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Work:
-    """One sweep's settings, and the measurement of a batch of pairs of one shape."""
+class Work:
+    """Cells in pairs with the settings of their measurement, and the measurement of a batch of pairs of one shape."""
 
     model: Model
     alignments: tuple[Alignment, ...]
     donors: tuple[tuple[int, ...], ...] | None
-    sites: Sites
-    direction: str
-    metrics: tuple[str, ...]
-    columns: tuple[str, ...]
-    memory: int
-    corruption: Corruption
+    cells: Cells
+    settings: Settings
     subjects: tuple[Replaced, ...] | None  # None where corrupted runs have tokens of their own
 
-    def measure(self, batch: Sequence[int], advance: Callable[[int], None]) -> _Measured:
+    def measure(self, batch: Sequence[int], advance: Callable[[int], None]) -> Measured:
         """Each metric of each cell, the mean over draws; `advance` gets the rows of a pass when it is done."""
-        drawn = [self._measure(batch, draw, advance) for draw in range(self.corruption.samples)]
-        return _Measured(
+        with faster(self.model, self.settings.products):  # weights are looked at once for all runs of the batch
+            drawn = [self._measure(batch, draw, advance) for draw in range(self.settings.corruption.samples)]
+        return Measured(
             *(
-                {metric: np.mean([each[metric] for each in parts], axis=0) for metric in self.metrics}
+                {metric: np.mean([each[metric] for each in parts], axis=0) for metric in self.settings.metrics}
                 for parts in zip(*drawn, strict=True)
             )
         )
 
-    def _measure(self, batch: Sequence[int], draw: int, advance: Callable[[int], None]) -> _Measured:
+    def _measure(self, batch: Sequence[int], draw: int, advance: Callable[[int], None]) -> Measured:
         chosen = [self.alignments[index] for index in batch]
-        answers = Answers.of(chosen, self.metrics)
-        places = torch.tensor(np.array([places_of(alignment, self.columns) for alignment in chosen]))
-        rows = rows_of(self.sites, places)
+        answers, rows = Answers.of(chosen, self.settings.metrics), self.cells.rows(chosen)
         given, received, patched = [], [], []
         for continuation in answers.continuations:
             recipient, usual, donor = self._runs(batch, continuation, draw)
             given.append(usual.final)
             received.append(recipient.final)
             patched.append(self._patched(batch, recipient, donor, rows, advance))
-        clean, corrupted = (given, received) if self.direction == "denoise" else (received, given)
+        clean, corrupted = (given, received) if self.settings.direction == "denoise" else (received, given)
         single, truth = torch.arange(len(batch)), clean[0][:, answers.parting]
         values = self._read(patched, answers, rows.pair, truth)
-        cells = (len(batch), *self.sites.axes, places.shape[1])
-        absent = ~places.any(-1).numpy().reshape(len(batch), *[1] * len(self.sites.axes), -1)
-        return _Measured(
-            {metric: np.where(absent, np.nan, value.reshape(cells)) for metric, value in values.items()},
+        shape, absent = (len(batch), *self.cells.shape(chosen)), self.cells.absent(chosen)
+        return Measured(
+            {metric: np.where(absent, np.nan, value.reshape(shape)) for metric, value in values.items()},
             self._read(clean, answers, single, truth),
             self._read(corrupted, answers, single, truth),
         )
@@ -173,20 +197,21 @@ class _Work:
         """The run that receives, the one that usually gives, and the one that does; each goes on with the answer."""
         chosen, read_last = [self.alignments[index] for index in batch], continuation.shape[1] + 1
         clean, corrupted = [a.clean_ids for a in chosen], [a.corrupted_ids for a in chosen]
-        noising = self.direction == "noise"
+        noising = self.settings.direction == "noise"
         given, received = (corrupted, clean) if noising else (clean, corrupted)
-        of_recipient, of_donor = needed(self.sites.component, self.model)
+        products = self.settings.products
+        of_recipient, of_donor = needed(self.cells.components, self.model)
 
         def run(
             prompts: Sequence[tuple[int, ...]], keep: set[str], before: Run | None = None, *, corrupt: bool = False
         ) -> Run:
             ids = torch.cat([torch.tensor(prompts), continuation], dim=1)
             if self.subjects is None:
-                return capture(self.model, ids, keep, read=read_last, before=before)
+                return capture(self.model, ids, keep, read=read_last, before=before, products=products)
             # Runs that begin with the same tokens need not begin alike here.
             subjects = [self.subjects[index] for index in batch] if corrupt else []
             embed = embeddings(self.model, ids, [(each.positions, each.vectors[draw]) for each in subjects])
-            return capture(self.model, ids, keep, read=read_last, embed=embed)
+            return capture(self.model, ids, keep, read=read_last, embed=embed, products=products)
 
         recipient = run(received, of_recipient, corrupt=not noising)
         if self.donors is None:
@@ -198,58 +223,69 @@ class _Work:
     def _patched(
         self, batch: Sequence[int], recipient: Run, donor: Run, rows: Rows, advance: Callable[[int], None]
     ) -> Float[Tensor, "row step width"]:
-        if self.sites.component in ("final_norm", "logits"):
+        if self.cells.components <= BEHIND:
             return _behind(recipient, donor, rows)
         differs = recipient.ids != donor.ids
         if self.subjects is not None:
             for row, index in enumerate(batch):
                 differs[row, list(self.subjects[index].positions)] = True
-        return replay(self.model, recipient, donor, rows, memory=self.memory // 2, differs=differs, on_pass=advance)
+        return replay(
+            self.model,
+            recipient,
+            donor,
+            rows,
+            memory=self.settings.memory // 2,
+            differs=differs,
+            products=self.settings.products,
+            on_pass=advance,
+        )
 
     def _read(
         self, runs: Sequence[Float[Tensor, "row step width"]], answers: Answers, pair: Tensor, clean: Tensor
     ) -> dict[str, np.ndarray]:
         # At once: the logits, their logarithms of probabilities, those of the clean run, and what is made of both.
         of_row = 4 * self.model.config.vocab_size * max(4, self.model.dtype.itemsize)
-        at_once = min(256, max(1, self.memory // 2 // of_row))
-        values = read(self.model, self.metrics, runs, answers, pair=pair, clean=clean, rows_at_once=at_once)
+        at_once = min(256, max(1, self.settings.memory // 2 // of_row))
+        values = read(self.model, self.settings.metrics, runs, answers, pair=pair, clean=clean, rows_at_once=at_once)
         for metric, value in values.items():
             if not bool(torch.isfinite(value).all()):
                 what = f"a run gave values of {metric} that are not finite"
                 raise InputError("trace-not-finite", what, where=self.model.name, fix="try dtype float32")
         return {metric: value.double().cpu().numpy() for metric, value in values.items()}
 
-    def cells(self, index: int) -> int:
+    def count(self, index: int) -> int:
         """The patched runs that a pair needs."""
-        alignment = self.alignments[index]
-        places = len(self.columns) or len(alignment.clean_ids)
-        runs = len(Answers.of([alignment], self.metrics).continuations)
-        return int(np.prod(self.sites.axes)) * places * runs * self.corruption.samples
+        runs = len(Answers.of([self.alignments[index]], self.settings.metrics).continuations)
+        return self._cells(index) * runs * self.settings.corruption.samples
 
     def pairs_at_once(self, index: int) -> int:
         """How many pairs of this one's shape half of the memory holds: captured runs, rows, a result for each row."""
-        model, sites, alignment = self.model, self.sites, self.alignments[index]
-        answers = Answers.of([alignment], self.metrics).continuations
+        model, alignment = self.model, self.alignments[index]
+        answers = Answers.of([alignment], self.settings.metrics).continuations
         length = len(alignment.clean_ids) + max(tokens.shape[1] for tokens in answers)
         steps = sum(tokens.shape[1] + 1 for tokens in answers)
         of_component = {"mlp_hidden": 4 * model.width, "pattern": model.n_heads * length}
         streams = 3 * model.width + 2 * model.n_kv_heads * model.head_dim
-        of_layer = streams + of_component.get(sites.component, model.width)
+        of_layer = streams + sum(of_component.get(name, model.width) for name in self.cells.components)
         captured = length * (model.n_layers * of_layer + FORWARD * model.width)
-        results = int(np.prod(sites.axes)) * (len(self.columns) or length) * steps * model.width
-        patches = int(np.prod(sites.axes)) * length * sites.window * sites.members
-        return max(1, self.memory // 2 // ((captured + results) * model.dtype.itemsize + patches * ROW_BYTES))
+        results = self._cells(index) * steps * model.width
+        patches = self.cells.patches(alignment) * ROW_BYTES
+        return max(1, self.settings.memory // 2 // ((captured + results) * model.dtype.itemsize + patches))
+
+    def _cells(self, index: int) -> int:
+        return int(np.prod(self.cells.shape([self.alignments[index]])))
 
 
 def _effects(
-    work: _Work, pairs: tuple[Pair | TokenPair, ...], measured: Iterator[tuple[list[int], _Measured]]
+    work: Work, cells: Grid, pairs: tuple[Pair | TokenPair, ...], batches: Iterator[tuple[list[int], Measured]]
 ) -> dict[str, Effects]:
     """The batches put together, a record for each metric."""
-    width = len(work.columns) or max((len(alignment.clean_ids) for alignment in work.alignments), default=0)
-    values = {metric: np.full((len(pairs), *work.sites.axes, width), np.nan) for metric in work.metrics}
-    runs = {metric: np.full((2, len(pairs)), np.nan) for metric in work.metrics}
-    for batch, found in measured:
-        for metric in work.metrics:
+    metrics = work.settings.metrics
+    width = len(cells.columns) or max((len(alignment.clean_ids) for alignment in work.alignments), default=0)
+    values = {metric: np.full((len(pairs), *cells.sites.axes, width), np.nan) for metric in metrics}
+    runs = {metric: np.full((2, len(pairs)), np.nan) for metric in metrics}
+    for batch, found in batches:
+        for metric in metrics:
             values[metric][batch, ..., : found.values[metric].shape[-1]] = found.values[metric]
             runs[metric][:, batch] = found.clean[metric], found.corrupted[metric]
     return {
@@ -259,46 +295,47 @@ def _effects(
             corrupted=runs[metric][1],
             pairs=pairs,
             alignments=work.alignments,
-            component=work.sites.component,
-            direction=work.direction,
+            component=cells.sites.component,
+            direction=work.settings.direction,
             metric=metric,
-            columns=work.columns,
-            window=work.sites.window,
-            corruption=work.corruption,
+            columns=cells.columns,
+            window=cells.sites.window,
+            corruption=work.settings.corruption,
         )
-        for metric in work.metrics
+        for metric in metrics
     }
 
 
-def _measured(work: _Work, on_progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], _Measured]]:
+def measured(work: Work, on_progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], Measured]]:
     """Batches of pairs of one shape with what was measured; where memory runs out, with half of it from there on."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for index, alignment in enumerate(work.alignments):
-        shapes.setdefault(shape(alignment, work.metrics), []).append(index)
-    pending, asked = [group for _, group in sorted(shapes.items(), reverse=True)], work.memory
-    total, done = sum(work.cells(index) for index in range(len(work.alignments))), 0
+        shapes.setdefault(shape(alignment, work.settings.metrics), []).append(index)
+    pending, asked = [group for _, group in sorted(shapes.items(), reverse=True)], work.settings.memory
+    total, done = sum(work.count(index) for index in range(len(work.alignments))), 0
     while pending:
         group = pending.pop()
         size = work.pairs_at_once(group[0])
         batch, rest = group[:size], group[size:]
         try:
-            measured = work.measure(batch, _counter(on_progress, done, total))
+            found = work.measure(batch, _counter(on_progress, done, total))
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            if work.memory <= asked >> HALVINGS:
-                what = f"memory ran out with a budget of {asked} bytes, and with each half of it down to {work.memory}"
+            if work.settings.memory <= asked >> HALVINGS:
+                least = work.settings.memory
+                what = f"memory ran out with a budget of {asked} bytes, and with each half of it down to {least}"
                 fix = "close other programs, give fewer or shorter pairs, or a machine with more memory"
                 raise BudgetExceeded("trace-out-of-memory", what, where=work.model.name, fix=fix) from error
-            work = replace(work, memory=work.memory // 2)
+            work = replace(work, settings=replace(work.settings, memory=work.settings.memory // 2))
             pending.append(group)
             continue
         if rest:
             pending.append(rest)
-        done += sum(work.cells(index) for index in batch)
+        done += sum(work.count(index) for index in batch)
         if on_progress:
             on_progress(done, total)
-        yield batch, measured
+        yield batch, found
 
 
 def _counter(on_progress: Callable[[int, int], None] | None, done: int, total: int) -> Callable[[int], None]:
