@@ -201,6 +201,12 @@ def hook(module: Any, side: str, edit: Callable[[torch.Tensor], torch.Tensor | N
     return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
+@pytest.fixture(scope="session")
+def plain_hook() -> Callable[..., Any]:
+    """Puts a hook at a component of the stock model."""
+    return lambda model, component, layer, act: hook(*oracle_module(model, component, layer), act)
+
+
 def one(tensor: torch.Tensor) -> torch.Tensor:
     """The only prompt of a batch, `[position, width]`; OPT's MLP works without the batch axis."""
     return tensor if tensor.dim() == 2 else tensor[0]

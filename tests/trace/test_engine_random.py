@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import product
 from unittest.mock import patch
 
 import numpy as np
@@ -16,10 +18,11 @@ from patchlight.trace.capture import capture
 from patchlight.trace.engine import replay
 from patchlight.trace.rows import COMPONENTS, HEADED, Rows
 from patchlight.trace.sites import n_units
+from patchlight.trace.sweep import sweep
 
 FAMILIES = ["gpt2", "llama", "gpt_neox", "gemma2", "mistral", "mixtral", "phi", "granite", "bloom", "falcon", "mpt"]
-import os
-EXAMPLES = int(os.environ.get("EX", "15"))
+
+EXAMPLES = 15
 DEFAULT = {"q", "k", "v", "head_out", "attn_out", "mlp_out"}
 
 
@@ -90,3 +93,61 @@ def test_any_rows_equal_plain_hooks(name, data, tiny, oracle_logits):
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_any_rows_in_float32_stay_within_its_limit(name, data, tiny, oracle_logits):
     check(data, tiny(name, torch.float32, layers=3), oracle_logits, 0, 5e-5)
+
+
+# ---- sweeps of mixed lengths against padded batches
+
+MIXED = [([3, 14, 15, 9, 6], [3, 34, 15, 8, 6]), ([7, 1, 8], [7, 2, 8]), ([5], [6]), ([9, 8, 7, 6], [1, 8, 7, 3])]
+
+
+def padded(prompts: list[list[int]], side: str) -> dict[str, torch.Tensor]:
+    """A batch of prompts of mixed lengths for the stock model."""
+    width = max(len(ids) for ids in prompts)
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in prompts])
+    ids = torch.tensor([ids + [0] * (width - len(ids)) for ids in prompts])
+    if side == "left":
+        ids, mask = (
+            torch.stack([row.roll(width - len(prompt)) for row, prompt in zip(tensor, prompts, strict=True)])
+            for tensor in (ids, mask)
+        )
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+
+
+@torch.no_grad()
+def cell_of_a_padded_batch(model, hooked, part: slice, position: int, side: str) -> list[float]:
+    """The logit difference of every pair with one position replaced, in one plain hooked forward of all pairs.
+
+    NaN where a prompt has no such position.
+    """
+    clean, corrupted = (padded(prompts, side) for prompts in zip(*MIXED, strict=True))
+    lengths = clean["attention_mask"].sum(1)
+    first = clean["attention_mask"].argmax(1)
+    rows, seen = (lengths > position).nonzero()[:, 0], []
+
+    def record(tensor: torch.Tensor) -> None:
+        seen.append(tensor.clone())
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        tensor[rows, first[rows] + position, part] = seen[0][rows, first[rows] + position, part]
+        return tensor
+
+    for act, batch in ((record, clean), (replace, corrupted)):
+        handle = hooked(act)
+        logits = model.hf(**batch).logits[range(len(MIXED)), first + lengths - 1]
+        handle.remove()
+    return torch.where(lengths > position, logits[:, 50] - logits[:, 51], torch.nan).tolist()
+
+
+@pytest.mark.parametrize("component", ["resid_pre", "head_out", "attn_out", "mlp_hidden", "mlp_out", "resid_post"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
+def test_a_cell_does_not_depend_on_padding_or_company(name, side, component, tiny, pair_of, plain_hook):
+    model = tiny(name)
+    width = model.head_dim if component == "head_out" else None
+    parts = [slice(at, at + width) for at in range(0, model.width, width)] if width else [slice(None)]
+    values = sweep(model, [pair_of(*pair) for pair in MIXED], component=component).values
+    for layer, (unit, part), position in product(range(2), enumerate(parts), range(5)):
+        expected = cell_of_a_padded_batch(model, partial(plain_hook, model, component, layer), part, position, side)
+        found = values[:, layer, unit, position] if width else values[:, layer, position]
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
