@@ -103,6 +103,8 @@ TOGETHER = [
     "blocks.0.resid_post@2 blocks.1.resid_pre@2",  # two names of one place
     "blocks.0.mlp_out@2 blocks.0.attn_out@2",
     "blocks.0.mlp_out@2 blocks.0.attn_out@4",
+    "blocks.1.mlp_out@4",  # enters in the last layer, in front of what is read
+    "blocks.1.head_out.2@3 blocks.2.resid_pre@4",
     "blocks.1.mlp_out@2-3 blocks.2.mlp_out@1",
     "blocks.1.resid_pre@4 blocks.2.resid_pre@2",
     "blocks.1.resid_pre@2+4 blocks.1.v.1@3",
