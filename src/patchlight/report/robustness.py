@@ -122,7 +122,7 @@ def _details(made: Robustness, texts: Texts) -> Table:
         (
             _choice(cell, texts),
             *(str(cell.facts), str(cell.pairs)),
-            left_out_words(cell, texts),
+            _left_out(cell, texts),
             correlation_words(cell.correlation, texts),
             _strongest(made, cell, texts),
         )
@@ -131,8 +131,7 @@ def _details(made: Robustness, texts: Texts) -> Table:
     return Table(texts("robustness.details"), [texts(f"robustness.{name}_column") for name in columns], rows)
 
 
-def left_out_words(cell: Cell, texts: Texts) -> str:
-    """The pairs that a choice left out, counted by reason."""
+def _left_out(cell: Cell, texts: Texts) -> str:
     parts = [
         texts("page.named", name=texts.word("exclusion", reason), text=count) for reason, count in cell.left_out.items()
     ]

@@ -167,7 +167,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
         metrics=metrics_compared(
-            view.questions, view.sweeps, study.spec.sweep.metrics[0], seed_of(study, "metrics", kind)
+            view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),
     )
 

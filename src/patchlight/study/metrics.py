@@ -16,22 +16,23 @@ UNDER_FLOOR = "gap under floor"
 
 
 def metrics_compared(
-    questions: Sequence[Question], sweeps: Sequence[SweepResult], first: str, seed: int
+    questions: Sequence[Question], sweeps: Sequence[SweepResult], metrics: Sequence[str], seed: int
 ) -> tuple[Robustness, ...]:
     """The maps of the further metrics beside that of the first, for each sweep that has them and places to rank."""
     found = []
     for sweep in sweeps:
-        maps = _maps(questions, sweep, first) if sweep.further and not sweep.control else []
+        maps = _maps(questions, sweep, metrics) if sweep.further and not sweep.control else []
         if maps and rankable(maps).any():
             found.append(compare(maps, sweep.component, sweep.direction, seed=seed))
     return tuple(found)
 
 
-def _maps(questions: Sequence[Question], sweep: SweepResult, first: str) -> list[FactMap]:
+def _maps(questions: Sequence[Question], sweep: SweepResult, names: Sequence[str]) -> list[FactMap]:
     from patchlight.pairs.answers import METRICS
 
     runs = (np.array([getattr(each, run) for each in questions]) for run in ("clean", "corrupted"))
-    metrics = {first: FurtherMetric(sweep.values, *runs), **sweep.further}
+    first, *further = names
+    metrics = {first: FurtherMetric(sweep.values, *runs), **{name: sweep.further[name] for name in further}}
     floors = {name: METRICS[name].floor for name in metrics}
     changes = {
         name: _by_role(_change(each, sweep.direction, ROUNDING * floors[name]), questions)
