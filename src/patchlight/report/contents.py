@@ -159,9 +159,7 @@ class KindResult:
     verdict: Verdict
     robustness: tuple[Robustness, ...] = ()  # a matrix of corruptions and metrics for each component
     narrowing: Narrowing | None = None
-    metrics: tuple[
-        Robustness, ...
-    ] = ()  # the study's further metrics beside its first, for each component and direction
+    metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
 
 
 @dataclass(frozen=True)

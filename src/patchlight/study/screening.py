@@ -19,18 +19,18 @@ SCREENING = (*SWEEPS, "study/screening.py")
 
 def screening_units(study: Study, checkpoint: Checkpoint, questions: Sequence[Question]) -> list[tuple[str, Unit]]:
     """The kinds of knowledge of a checkpoint, each with its unit; none where the study does not ask for a screening."""
+    spec = study.spec.sweep.screening
     kinds = dict.fromkeys(question.pair.kind for question in questions)
-    return [(kind, _unit(study, checkpoint, questions, kind)) for kind in kinds] if study.spec.sweep.screening else []
+    return [(kind, _unit(study, checkpoint, questions, kind, spec.model_dump())) for kind in kinds] if spec else []
 
 
-def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], kind: str) -> Unit:
-    if study.spec.sweep.screening is None:
-        raise ValueError("a study without screening has nothing to narrow")
-    settings, floor = study.spec.sweep.screening.model_dump(), study.spec.gap_floor
-    seed, direction = seed_of(study, "screening", kind), study.spec.sweep.directions[0]
-    pairs = [question.pair for question in questions if question.pair.kind == kind]
-    discovery, _ = facts_split(study, kind, [pair.fact for pair in pairs])
-    pairs = [pair for pair in pairs if pair.fact in discovery]
+def _unit(
+    study: Study, checkpoint: Checkpoint, questions: Sequence[Question], kind: str, settings: Mapping[str, Any]
+) -> Unit:
+    seed, direction, floor = seed_of(study, "screening", kind), study.spec.sweep.directions[0], study.spec.gap_floor
+    of_kind = [question.pair for question in questions if question.pair.kind == kind]
+    discovery, _ = facts_split(study, kind, [pair.fact for pair in of_kind])
+    pairs = [pair for pair in of_kind if pair.fact in discovery]
 
     def work(workplace: Workplace) -> Result:
         from patchlight.pairs.align import align
@@ -44,12 +44,12 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], k
         found = screening(
             model, read, **settings, direction=direction, floor=floor, seed=seed, on_progress=workplace.on_progress
         )
-        words = {
-            field.name: getattr(found, field.name)
-            for field in dataclasses.fields(found)
-            if field.name not in ("sites", *ARRAYS)
+        names = [field.name for field in dataclasses.fields(found) if field.name not in ("sites", *ARRAYS)]
+        meta = {
+            "left_out": len(pairs) - len(read),
+            "sites": [str(site) for site in found.sites],
+            "figures": {name: getattr(found, name) for name in names},
         }
-        meta = {"left_out": len(pairs) - len(read), "sites": [str(site) for site in found.sites], "words": words}
         return Result(meta, {"effects": {name: getattr(found, name) for name in ARRAYS}})
 
     inputs = {
@@ -75,5 +75,5 @@ def _narrowing(artifact: Artifact) -> Narrowing:
     from patchlight.trace.sites import read_site
 
     sites = tuple(read_site(name) for name in artifact.meta["sites"])
-    rest: dict[str, Any] = {**artifact.tensors("effects"), **artifact.meta["words"]}
+    rest: dict[str, Any] = {**artifact.tensors("effects"), **artifact.meta["figures"]}
     return Narrowing(Screening(sites, **rest), artifact.meta["left_out"])
