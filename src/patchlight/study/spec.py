@@ -19,6 +19,8 @@ from patchlight.packs.yaml_source import load_yaml
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
+Screened = Literal[Component, "head_out", "q", "k", "v", "mlp_hidden"]
+Estimate = Literal["attribution", "atp_star", "integrated"]
 OtherCorruption = Literal["gaussian", "mean", "zero", "resample"]
 Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logprob", "prob", "kl", "rank"]
 Metrics = Annotated[
@@ -123,6 +125,21 @@ class Pairs(Section):
     max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
 
 
+class Screening(Section):
+    """How sites are narrowed before a closer look: estimates order them, the first are patched exactly."""
+
+    method: Estimate = Field(
+        default="attribution",
+        description="attribution for what sublayers and heads write, atp_star for q and k, integrated for the stream.",
+    )
+    components: tuple[Screened, ...] = Field(default=("attn_out", "mlp_out"), min_length=1)
+    candidates: float = Field(default=0.1, gt=0, le=1, description="Share of the sites that is patched exactly.")
+    audit: int = Field(default=60, ge=0, description="Rejected sites drawn at random and patched exactly, too.")
+    threshold: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of the gap from which an effect counts as found or missed."
+    )
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -136,7 +153,17 @@ class Sweep(Section):
     corruptions: tuple[OtherCorruption, ...] = Field(
         default=(), description="Measure the first direction again with these corruptions: do the maps agree?"
     )
+    screening: Screening | None = Field(
+        default=None, description="Narrow the sites of more components on the discovery facts, in the first direction."
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
+
+    @model_validator(mode="after")
+    def estimates_are_of_logits(self) -> Sweep:
+        """Refuse a screening under a first metric whose gradient nothing reads."""
+        if self.screening and self.metrics[0] != "logit_diff":
+            raise ValueError("`screening` reads the logit difference: put logit_diff first, or leave out `screening`")
+        return self
 
 
 class Statistics(Section):
