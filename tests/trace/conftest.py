@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from patchlight.model.anatomy import Model
 from patchlight.records import Pair, Site
+from patchlight.trace.rows import COMPONENTS
 
 WORDS = 60
 SMALL = {"vocab_size": WORDS + 1, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
@@ -103,9 +108,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
 
 
-def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, layers: int = 2) -> Model:
     """A model of a family with weights large enough that every part matters."""
     kind, settings = CONFIGS[name]
+    settings = settings | {setting: layers for setting in LAYERS if setting in settings}
     torch.manual_seed(seed)
     hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).to(dtype)
     for parameter in hf.parameters():
@@ -115,14 +124,7 @@ def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mo
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Model]:
-    made: dict[tuple[str, torch.dtype, int], Model] = {}
-
-    def get(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
-        if (name, dtype, seed) not in made:
-            made[name, dtype, seed] = build(name, dtype=dtype, seed=seed)
-        return made[name, dtype, seed]
-
-    return get
+    return cache(lambda name, dtype=torch.float64, seed=0, layers=2: build(name, dtype=dtype, seed=seed, layers=layers))
 
 
 def text(ids: list[int]) -> str:
@@ -154,6 +156,8 @@ def blocks(model: Model) -> Any:
 
 
 def oracle_module(model: Model, component: str, layer: int) -> tuple[Any, str]:
+    if component == "embed":
+        return model.hf.get_input_embeddings(), "out"
     block = blocks(model)[layer]
     kind = model.config.model_type
     attention = next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
@@ -195,6 +199,12 @@ def hook(module: Any, side: str, edit: Callable[[torch.Tensor], torch.Tensor | N
         return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": changed})
 
     return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+@pytest.fixture(scope="session")
+def plain_hook() -> Callable[..., Any]:
+    """Puts a hook at a component of the stock model."""
+    return lambda model, component, layer, act: hook(*oracle_module(model, component, layer), act)
 
 
 def one(tensor: torch.Tensor) -> torch.Tensor:
@@ -276,24 +286,101 @@ def family(request: pytest.FixtureRequest) -> str:
 
 def oracle_with_all(model: Model, donor: list[int], recipient: list[int], sites: list[Site]) -> float:
     """The logit difference with a plain hook for every site at once."""
-    handles = []
-    for site in sites:
-        given = activation(model, donor, site.component, site.layer)
-        width = {"head_out": model.head_dim, "mlp_hidden": 1}.get(site.component, 0)
-        part = slice(None) if site.unit is None else slice(site.unit * width, (site.unit + 1) * width)
-        positions = slice(None) if site.position is None else site.position
+    logits = logits_with_all(model, donor, recipient, [sites])[0, -1].double()
+    return float(logits[50] - logits[51])
 
-        def edit(tensor: torch.Tensor, at=positions, part=part, given=given) -> torch.Tensor:
-            tensor = tensor.clone()
-            one(tensor)[at, part] = given[at, part]
-            return tensor
 
-        handles.append(hook(*oracle_module(model, site.component, site.layer), edit))
+def logits_with_all(
+    model: Model, donor: list[int], recipient: list[int], rows: list[list[Site]], read: int = 1
+) -> torch.Tensor:
+    """The last logits `[row, step, token]` of full forwards, with plain hooks for all sites of a row at once."""
+    given = cache(partial(source, model, donor))
+    found = []
+    for sites in rows:
+        apart = [replace(site, layer=layer) for site in sites for layer in several(site.layer, 1)]
+        with ExitStack() as stack, torch.no_grad():
+            for site in sorted(apart, key=lambda site: COMPONENTS.index(site.component)):  # as a block computes them
+                for handle in replacing(model, site, given(site.component, site.layer)):
+                    stack.callback(handle.remove)
+            found.append(model.hf(input_ids=torch.tensor([recipient])).logits[0, -read:])
+    return torch.stack(found)
+
+
+def several(part: Any, count: int) -> list[int]:
+    return list(range(count)) if part is None else [part] if isinstance(part, int) else list(part)
+
+
+def source(model: Model, donor: list[int], component: str, layer: int) -> torch.Tensor:
+    """What a run has of a component, of queries, keys and values as their projection makes them."""
+    if component == "pattern":
+        return pattern(model, donor, layer)
+    if component in ("q", "k", "v"):
+        return output_of(model, projection(model, layer, component, 0)[0], donor)
+    return activation(model, donor, component, layer)
+
+
+def replacing(model: Model, site: Site, given: torch.Tensor) -> list[Any]:
+    """Plain hooks on the stock model that replace one site of one layer, in whole or in some units."""
+    component, layer = site.component, site.layer
+    at = torch.tensor(several(site.position, given.shape[-2]))[:, None]
+    if component == "pattern":
+        return reweighing(model, site, given, at[:, 0])
+    columns, before = torch.arange(given.shape[-1]), []
+    if component in ("q", "k", "v"):
+        units = several(site.unit, model.n_heads if component == "q" else model.n_kv_heads)
+        columns = torch.cat([columns[projection(model, layer, component, unit)[1]] for unit in units])
+    elif site.unit is not None:
+        columns = columns.view(-1, model.head_dim if component == "head_out" else 1)[several(site.unit, 0)].flatten()
+
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor, wanted = tensor.clone(), given
+        if component == "resid_mid":  # reached through what attention adds to the block's input
+            wanted = (given - before[-1]) / getattr(model.config, "residual_multiplier", 1.0)
+        one(tensor)[at, columns] = wanted[at, columns]
+        return tensor
+
+    if component in ("q", "k", "v"):
+        return [hook(projection(model, layer, component, 0)[0], "out", edit)]
+    if component == "resid_mid":
+        seen = hook(blocks(model)[layer], "in", lambda tensor: before.append(one(tensor).clone()))
+        return [seen, hook(*oracle_module(model, "attn_out", layer), edit)]
+    return [hook(*oracle_module(model, component, layer), edit)]
+
+
+def reweighing(model: Model, site: Site, given: torch.Tensor, at: torch.Tensor) -> list[Any]:
+    """Hooks that make each head's output anew, from the donor's pattern and the values of the run."""
+    width, group, values = model.head_dim, model.n_heads // model.n_kv_heads, []
+
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        for unit in several(site.unit, model.n_heads):
+            value = values[-1][:, projection(model, site.layer, "v", unit // group)[1]]
+            one(tensor)[at, unit * width : (unit + 1) * width] = given[unit, at] @ value
+        return tensor
+
+    seen = hook(projection(model, site.layer, "v", 0)[0], "out", lambda tensor: values.append(one(tensor).clone()))
+    return [seen, hook(*oracle_module(model, "head_out", site.layer), edit)]
+
+
+def pattern(model: Model, ids: list[int], layer: int) -> torch.Tensor:
+    """The weights `[head, query, key]` that the stock model gives out.
+
+    Its own attention function rounds them to float32; where the model attends with another, they are not rounded.
+    """
+    usual, softmax = model.config._attn_implementation, torch.nn.functional.softmax
+    exact = partial(softmax) if usual == "eager" else lambda scores, dim, dtype=None: softmax(scores, dim)
+    model.hf.set_attn_implementation("eager")
     try:
-        return logit_diff(model, recipient)
+        with torch.no_grad(), patch.object(torch.nn.functional, "softmax", exact):
+            weights: torch.Tensor = model.hf(input_ids=torch.tensor([ids]), output_attentions=True).attentions[layer][0]
     finally:
-        for handle in handles:
-            handle.remove()
+        model.hf.set_attn_implementation(usual)
+    return weights
+
+
+@pytest.fixture(scope="session")
+def oracle_logits() -> Callable[..., torch.Tensor]:
+    return logits_with_all
 
 
 @pytest.fixture(scope="session")

@@ -104,6 +104,14 @@ def test_a_patch_that_is_never_applied_is_an_error(tiny):
         replay(model, recipient, recipient, rows, memory=1 << 20, differs=torch.ones(1, 5, dtype=torch.bool))
 
 
+def test_a_recipient_that_took_over_the_beginning_of_another_run_is_refused(tiny):
+    model = tiny("llama")
+    donor = capture(model, torch.tensor([CLEAN]), {"k", "v"})
+    recipient = capture(model, torch.tensor([CORRUPTED]), {"k", "v"}, before=donor)
+    with pytest.raises(InputError, match="trace-recipient-cut"):
+        replay(model, recipient, donor, Rows.of([0], [[Site("resid_pre", 1, None, 3)]], len(CLEAN)), memory=1 << 20)
+
+
 def test_a_position_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="trace-no-position"):
         Rows.of([0], [[Site("resid_pre", 0, None, 5)]], 5)

@@ -54,6 +54,18 @@ def test_a_weight_changed_in_place_is_packed_anew(part, tiny):
         assert float((logits(model) - expected).abs().max()) <= 5e-5
 
 
+def test_the_formula_of_an_activation_is_the_one_that_it_is_set_to(tiny):
+    model = copy.deepcopy(tiny("llama", torch.float32))
+    mlp = model.layers[0].mlp
+    mlp.act_fn = torch.nn.GELU(approximate="tanh")
+    mlp.gate_proj.weight.data *= 0.1  # so little is between the two formulas that trying does not tell them apart
+    stream = torch.randn(50, model.width, generator=torch.Generator().manual_seed(0)) * 3
+    with torch.inference_mode():
+        expected = mlp(stream)
+        with faster(model):
+            assert float((mlp(stream) - expected).abs().max()) <= 1e-6 * float(expected.abs().max())
+
+
 def test_an_activation_that_is_not_behind_a_product_stays_where_it_is(tiny):
     model = copy.deepcopy(tiny("llama", torch.float32))
 

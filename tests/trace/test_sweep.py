@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,6 +126,18 @@ def test_the_model_is_left_as_it_was(interrupted, tiny, pair_of):
         assert interrupted
     assert (model.hf.config.to_dict(), model.hf.config._attn_implementation) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.hf.modules())
+
+
+def test_threads_wait_for_their_turn_with_a_model(tiny, pair_of):
+    model, pairs = tiny("llama"), [pair_of(CLEAN, CORRUPTED)]
+    kinds = ["resid_pre", "attn_out", "mlp_out", "head_out", "q", "v"]
+    expected = {kind: sweep(model, pairs, component=kind).values for kind in kinds}
+    with ThreadPoolExecutor(4) as threads:
+        for kind, effects in zip(
+            kinds, threads.map(lambda kind: sweep(model, pairs, component=kind), kinds), strict=True
+        ):
+            np.testing.assert_array_equal(effects.values, expected[kind])
+    assert model.hf.config._attn_implementation == "sdpa"
 
 
 def test_single_places_before_and_behind_the_blocks(tiny, pair_of):

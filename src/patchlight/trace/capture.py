@@ -31,13 +31,14 @@ class Run:
     `sites[component][layer]` is `[prompt, position, width]`, for q, k and v `[prompt, head, position, head_dim]`, for
     the pattern `[prompt, head, query, key]`. `resid_pre` has one layer more than the model: the stream before the
     final norm. All lie where the model's first weights lie. `final` is the normed stream at the positions that are
-    read, the last one or few. `arguments` is what each block gets beside the stream.
+    read, the last one or few. `arguments` is what each block gets beside the stream, for the positions from `start` on.
     """
 
     ids: Int[Tensor, "prompt position"]
     final: Float[Tensor, "prompt step width"]
     sites: dict[str, list[Tensor]]
     arguments: list[dict[str, Any]]
+    start: int = 0  # in front of it, a run that begins alike was taken over
 
     @property
     def length(self) -> int:
@@ -87,7 +88,7 @@ def capture(
     sites = seen.complete()
     if before is not None and start:
         sites = {name: _behind(name, tensors, before, start) for name, tensors in sites.items()}
-    run = Run(ids, output.last_hidden_state[:, -read:].to(model.device), sites, seen.arguments)
+    run = Run(ids, output.last_hidden_state[:, -read:].to(model.device), sites, seen.arguments, start)
     _check(model, run, components)
     return run
 

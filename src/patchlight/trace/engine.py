@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from patchlight.errors import InputError
 from patchlight.trace.capture import Run
 from patchlight.trace.held import Held, New
 from patchlight.trace.hooks import at_positions, attention, hooked
@@ -51,8 +52,11 @@ def replay(
     `memory` in bytes bounds the state of one pass; rows are cut into passes in their order. `differs` says which
     tokens give donor and recipient different activations (by default, those whose ids differ); what they cannot
     reach is not run. `on_pass` gets the number of rows that each pass has done. Raises GateFailed where a patch was
-    not applied.
+    not applied, InputError for a recipient that took over the beginning of another run.
     """
+    if recipient.start:
+        what = f"the recipient's run was captured from position {recipient.start} on"
+        raise InputError("trace-recipient-cut", what, fix="capture it without `before`")
     result = recipient.final[rows.pair.to(model.device)]
     differs = recipient.ids != donor.ids if differs is None else differs
     working = rows.working(differs, model.n_layers, recipient.read)

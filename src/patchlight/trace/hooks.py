@@ -10,15 +10,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from threading import RLock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 from transformers import AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from patchlight.model.anatomy import Model
 
@@ -37,6 +40,12 @@ Attend = Callable[..., "tuple[Tensor, Tensor | None]"]
 Act = Callable[[int, "Tensor"], "Tensor | None"]
 
 _attend: ContextVar[tuple[Attend, str]] = ContextVar("patchlight_attend")
+_turns: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+
+
+def alone(model: Model) -> RLock:
+    """Held by the thread that changes how a model runs, for as long as it does: others wait for their turn."""
+    return _turns.setdefault(model.hf, RLock())
 
 
 def _dispatch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **rest: Any) -> Any:
@@ -71,23 +80,24 @@ def _stock(module: nn.Module, implementation: str) -> Callable[..., Any]:
 @contextmanager
 def attention(model: Model, attend: Attend) -> Iterator[None]:
     """Within it, every attention of the model goes through `attend`."""
-    configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    token = _attend.set((attend, before[id(model.config)]))
-    try:
-        for config in configs.values():
-            config._attn_implementation = INTERFACE
-        yield
-    finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
-        _attend.reset(token)
+    with alone(model):
+        configs = {id(module.config): module.config for module in model.hf.modules() if hasattr(module, "config")}
+        before = {key: config._attn_implementation for key, config in configs.items()}
+        token = _attend.set((attend, before[id(model.config)]))
+        try:
+            for config in configs.values():
+                config._attn_implementation = INTERFACE
+            yield
+        finally:
+            for key, config in configs.items():
+                config._attn_implementation = before[key]
+            _attend.reset(token)
 
 
 @contextmanager
 def hooked(model: Model, acts: dict[str, Act]) -> Iterator[None]:
     """Within it, `acts[component](layer, tensor)` is called at each block's component and may return another."""
-    with ExitStack() as stack:
+    with alone(model), ExitStack() as stack:
         for component, act in acts.items():
             part, side = SIDES[component]
             for layer, block in enumerate(model.layers):

@@ -20,6 +20,7 @@ from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from patchlight.errors import InputError
+from patchlight.trace.hooks import alone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {  # as oneDNN names them
     NewGELUActivation: ("gelu", "tanh"),
     GELUTanh: ("gelu", "tanh"),
     GELUActivation: ("gelu", "none"),
-    nn.GELU: ("gelu", "none"),
+    nn.GELU: ("gelu", "none"),  # unless it says otherwise itself
     nn.SiLU: ("swish", ""),
     SiLUActivation: ("swish", ""),
     nn.ReLU: ("relu", ""),
@@ -75,7 +76,7 @@ def check_products(model: Model, products: str) -> None:
 def faster(model: Model, products: str = "exact") -> Iterator[Projections]:
     """Within it, the blocks of the model compute what they always do, with packed weights where there are such."""
     switch = Projections()
-    with ExitStack() as stack:
+    with alone(model), ExitStack() as stack:
         for layer, block in enumerate(model.layers):
             stand_ins = _stand_ins(block, PRODUCTS[products])
             for module in _projections(model, layer):
@@ -156,7 +157,8 @@ def _fused(
     linear = [child for child in children if child in weights and child in found]
     if len(activations) != 1 or not linear:
         return {}
-    name = ACTIVATIONS[type(activations[0])]
+    kind, algorithm = ACTIVATIONS[type(activations[0])]
+    name = kind, getattr(activations[0], "approximate", algorithm)
     for child in linear:
         packed, passing = weights[child], {activations[0]: nn.Identity().forward}
         if packed.activation != name:
