@@ -128,3 +128,16 @@ def test_the_schema_in_the_docs_is_the_one_in_the_code(name: str, schema: dict[s
 )
 def test_the_guide_names_the_keys(key: str) -> None:
     assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace("model.", "")
+
+
+def test_options_take_the_place_of_what_the_study_says(study):
+    read = read_study(study, device="cuda:1", memory="2GiB")
+    assert (read.spec.model.device, read.spec.sweep.memory) == ("cuda:1", 2 << 30)
+    assert read.spec.digest != read_study(study).spec.digest
+    assert read_study(study, memory="1GiB").spec.digest == read_study(study).spec.digest
+
+
+@pytest.mark.parametrize("option", [{"device": "toaster"}, {"memory": "much"}, {"memory": "1kB"}])
+def test_options_without_such_a_value_are_refused(option, study):
+    with pytest.raises(InputError, match="study-option"):
+        read_study(study, **option)

@@ -42,7 +42,14 @@ def _unit(
         if not read:
             return Result({"left_out": len(pairs)})
         found = screening(
-            model, read, **settings, direction=direction, floor=floor, seed=seed, on_progress=workplace.on_progress
+            model,
+            read,
+            **settings,
+            direction=direction,
+            floor=floor,
+            seed=seed,
+            memory=study.spec.sweep.memory,
+            on_progress=workplace.on_progress,
         )
         names = [field.name for field in dataclasses.fields(found) if field.name not in ("sites", *ARRAYS)]
         meta = {
@@ -59,6 +66,7 @@ def _unit(
         "direction": direction,
         "settings": settings,
         "floor": floor,
+        "memory": study.spec.sweep.memory,
         "pairs": pair_rows(pairs),
         "seed": seed,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
@@ -157,6 +157,9 @@ class Sweep(Section):
         default=None, description="Narrow the sites of more components on the discovery facts, in the first direction."
     )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
+    memory: ByteSize = Field(
+        default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."
+    )
 
     @model_validator(mode="after")
     def estimates_are_of_logits(self) -> Sweep:
@@ -250,15 +253,20 @@ class Study:
         return str(beside.resolve()) if beside is not None and beside.exists() else source
 
 
-def read_study(path: Path) -> Study:
-    """The study in a YAML file.
+def read_study(path: Path, *, device: str | None = None, memory: str | None = None) -> Study:
+    """The study in a YAML file; `device` and `memory` take the place of what it says of them.
 
     Raises:
         InputError: the file is missing, is not YAML, does not follow the schema (with file:line:column),
-            or names corpus files that do not exist.
+            or names corpus files that do not exist; an option has no such value.
 
     """
-    study = Study(load_yaml(path, StudySpec, code="study"), path)
+    spec: StudySpec = load_yaml(path, StudySpec, code="study")
+    if device is not None:
+        spec = spec.model_copy(update={"model": _with(spec.model, "device", device)})
+    if memory is not None:
+        spec = spec.model_copy(update={"sweep": _with(spec.sweep, "memory", memory)})
+    study = Study(spec, path)
     for file in study.corpus_files:
         if not file.exists():
             raise InputError(
@@ -268,6 +276,14 @@ def read_study(path: Path) -> Study:
                 fix="check `corpus.files`; paths are relative to the study file",
             )
     return study
+
+
+def _with(section: Section, option: str, value: str) -> Section:
+    try:
+        return type(section).model_validate({**section.model_dump(by_alias=True), option: value})
+    except ValidationError as error:
+        what = f"--{option} {value}: {error.errors()[0]['msg']}"
+        raise InputError("study-option", what, fix="for example --device cuda:0, --memory 2GiB") from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -220,6 +220,7 @@ def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], ask
         "component": asked.component,
         "direction": asked.direction,
         "metrics": study.spec.sweep.metrics,
+        "memory": study.spec.sweep.memory,  # batches decide the rounding
         "pairs": pair_rows(mine),
         "control": {"pairs": pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
     }
@@ -259,6 +260,7 @@ def _swept(
             model,
             [pairs[index] for index in chosen],
             metrics=study.spec.sweep.metrics,
+            memory=study.spec.sweep.memory,
             component=asked.component,
             direction=asked.direction,
             donors=donors,
