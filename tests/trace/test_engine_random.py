@@ -17,7 +17,7 @@ from patchlight.trace import pieces
 from patchlight.trace.capture import capture
 from patchlight.trace.engine import replay
 from patchlight.trace.rows import COMPONENTS, HEADED, Rows
-from patchlight.trace.sites import n_units
+from patchlight.trace.sites import n_units, read_site
 from patchlight.trace.sweep import sweep
 
 FAMILIES = ["gpt2", "llama", "gpt_neox", "gemma2", "mistral", "mixtral", "phi", "granite", "bloom", "falcon", "mpt"]
@@ -65,7 +65,8 @@ def check(data, model, oracle_logits, rtol: float, atol: float) -> None:
     read = data.draw(st.integers(1, min(3, length)), "read")
     memory = data.draw(st.sampled_from([1, 2000, 1 << 20]), "memory")
     tokens = data.draw(st.sampled_from([1, 9, 512]), "tokens a call")
-    known = {"k", "v"} | data.draw(st.sets(st.sampled_from(sorted(DEFAULT))), "what the recipient's run holds")
+    held = st.just(DEFAULT) | st.just(DEFAULT) | st.sets(st.sampled_from(sorted(DEFAULT)))
+    known = {"k", "v"} | data.draw(held, "what the recipient's run holds")
     known -= set() if model.family.interface else {"q"}
     donors, recipients = (torch.tensor(ids) for ids in zip(*pairs, strict=True))
     recipient = capture(model, recipients, known, read=read)
@@ -93,6 +94,40 @@ def test_any_rows_equal_plain_hooks(name, data, tiny, oracle_logits):
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_any_rows_in_float32_stay_within_its_limit(name, data, tiny, oracle_logits):
     check(data, tiny(name, torch.float32, layers=3), oracle_logits, 0, 5e-5)
+
+
+TOGETHER = [
+    "blocks.0.mlp_out@2 blocks.1.resid_pre@3",  # what enters by a difference is replaced again where it enters
+    "blocks.0.mlp_out@2 blocks.1.resid_pre@2",
+    "blocks.0.head_out.1@3 blocks.1.resid_pre@1",
+    "blocks.0.resid_post@2 blocks.1.resid_pre@2",  # two names of one place
+    "blocks.0.mlp_out@2 blocks.0.attn_out@2",
+    "blocks.0.mlp_out@2 blocks.0.attn_out@4",
+    "blocks.1.mlp_out@2-3 blocks.2.mlp_out@1",
+    "blocks.1.resid_pre@4 blocks.2.resid_pre@2",
+    "blocks.1.resid_pre@2+4 blocks.1.v.1@3",
+    "blocks.1.resid_pre@2 blocks.1.k@4 blocks.1.attn_out@3",
+    "blocks.1.v.0@2 blocks.1.mlp_out@4 blocks.0.head_out.3@4",
+    "blocks.2.k@0-5 blocks.2.v.1@2 blocks.2.resid_post@5",
+    "blocks.1.q@5 blocks.1.k.0@2 blocks.1.resid_pre@3",
+    "blocks.1.pattern.2@4 blocks.1.q.2@4 blocks.1.v@1-2",
+    "blocks.0.pattern@5 blocks.0.head_out.1@5 blocks.2.pattern.0@5",
+    "blocks.2.q.1@4 blocks.2.pattern.1@5 blocks.2.mlp_out@5",
+]
+
+
+@pytest.mark.parametrize("read", [1, 3])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "bloom"])
+def test_sites_that_meet_in_one_row_equal_plain_hooks(name, read, tiny, oracle_logits):
+    model, donor, recipient = tiny(name, layers=3), [3, 14, 15, 9, 6, 5], [3, 34, 15, 8, 6, 5]
+    rows = [[read_site(site) for site in row.split()] for row in TOGETHER]
+    rows = [row for row in rows if all(site.component in components(model) for site in row)]
+    interface = {"q", "head_out"} if model.family.interface else set()
+    own = capture(model, torch.tensor([recipient]), {"k", "v", "attn_out", "mlp_out"} | interface, read=read)
+    given = capture(model, torch.tensor([donor]), set(components(model)) - {"embed", "resid_pre", "resid_post"})
+    with torch.no_grad():
+        found = model.logits(replay(model, own, given, Rows.of([0] * len(rows), rows, 6), memory=1 << 20))
+    np.testing.assert_allclose(found, oracle_logits(model, donor, recipient, rows, read), rtol=1e-9, atol=1e-10)
 
 
 # ---- sweeps of mixed lengths against padded batches

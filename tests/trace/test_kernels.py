@@ -66,6 +66,17 @@ def test_the_formula_of_an_activation_is_the_one_that_it_is_set_to(tiny):
             assert float((mlp(stream) - expected).abs().max()) <= 1e-6 * float(expected.abs().max())
 
 
+def test_the_type_that_new_tensors_have_does_not_matter(tiny):
+    model = copy.deepcopy(tiny("gpt2", torch.float32))
+    expected = logits(model)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with faster(model):
+            assert float((logits(model) - expected).abs().max()) <= 5e-5
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_an_activation_that_is_not_behind_a_product_stays_where_it_is(tiny):
     model = copy.deepcopy(tiny("llama", torch.float32))
 

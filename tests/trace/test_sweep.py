@@ -133,10 +133,9 @@ def test_threads_wait_for_their_turn_with_a_model(tiny, pair_of):
     kinds = ["resid_pre", "attn_out", "mlp_out", "head_out", "q", "v"]
     expected = {kind: sweep(model, pairs, component=kind).values for kind in kinds}
     with ThreadPoolExecutor(4) as threads:
-        for kind, effects in zip(
-            kinds, threads.map(lambda kind: sweep(model, pairs, component=kind), kinds), strict=True
-        ):
-            np.testing.assert_array_equal(effects.values, expected[kind])
+        found = {kind: threads.submit(sweep, model, pairs, component=kind) for kind in kinds}
+    for kind in kinds:
+        np.testing.assert_array_equal(found[kind].result().values, expected[kind])
     assert model.hf.config._attn_implementation == "sdpa"
 
 
@@ -181,6 +180,13 @@ def test_activations_that_are_not_finite_are_refused(tiny, pair_of):
     model = copy.deepcopy(tiny("gpt2"))
     model.layers[1].mlp.c_proj.bias.data[3] = float("nan")
     with pytest.raises(InputError, match="trace-not-finite"):
+        sweep(model, [pair_of(CLEAN, CORRUPTED)])
+
+
+def test_a_model_in_training_is_refused(tiny, pair_of):
+    model = copy.deepcopy(tiny("gpt2"))
+    model.hf.train()
+    with pytest.raises(InputError, match="trace-in-training"):
         sweep(model, [pair_of(CLEAN, CORRUPTED)])
 
 

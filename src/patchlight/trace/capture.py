@@ -69,8 +69,12 @@ def capture(
     activations are its own where it holds them, else NaN; it has to hold `k` and `v`. `products` of `bfloat16` are a
     third faster and coarse: for orientation only.
 
-    Raises InputError where the prompts are longer than the model's context or an activation is not finite.
+    Raises InputError where the prompts are longer than the model's context, the model is in training mode, or an
+    activation is not finite.
     """
+    if model.hf.training:
+        what = "the model is in training mode, in which dropout makes every run another"
+        raise InputError("trace-in-training", what, where=model.name, fix="call model.hf.eval()")
     if model.context is not None and ids.shape[1] > model.context:
         what = f"a prompt has {ids.shape[1]} tokens, the model's context is {model.context}"
         raise InputError("trace-prompt-too-long", what, where=model.name, fix="shorten the prompt")

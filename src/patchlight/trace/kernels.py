@@ -129,7 +129,7 @@ def _pack(module: Any, weights: Weights, dtype: torch.dtype) -> Packed:
     """The packed weight of this module: made now, unless the weight is what was packed before."""
     weight = (module.weight.t() if isinstance(module, Conv1D) else module.weight).detach()
     # A value for each row, by which a weight that was changed in place is told from what was packed.
-    mark = torch.mv(weight, torch.linspace(0.5, 1.5, weight.shape[1]))
+    mark = torch.mv(weight, torch.linspace(0.5, 1.5, weight.shape[1], dtype=weight.dtype))
     known = weights.get(module)
     if known is None or not torch.equal(known.mark, mark):
         ordered = weight.to(dtype).contiguous()
@@ -174,7 +174,7 @@ def _fused(
 @torch.no_grad()
 def _same(mlp: nn.Module, width: int, stand_ins: dict[nn.Module, Forward]) -> bool:
     """Whether the MLP gives the same with the stand-ins, tried on a few vectors."""
-    tried = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
+    tried = torch.randn(4, width, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     try:
         expected = mlp(tried)
         with ExitStack() as stack:
