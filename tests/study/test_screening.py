@@ -20,7 +20,7 @@ from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.screening import narrowings_of, screening_units
 from patchlight.study.spec import Study, read_study
-from patchlight.trace.screening import screening
+from patchlight.trace.screening import screen_sites
 
 Stored = Callable[[Unit], Artifact]
 SWEEP = "sweep: {screening: {components: [mlp_out, head_out], candidates: 0.2, audit: 5, threshold: 0.2}, "
@@ -50,7 +50,7 @@ def test_the_discovery_facts_of_a_kind_are_screened_and_read_back_as_they_were(a
     pairs = [question.pair for question in questions if question.pair.fact in discovery]
     assert discovery | confirmation == facts
     assert 0 < len(discovery) < len(facts)
-    directly = screening(
+    directly = screen_sites(
         checkpoint.model, pairs, components=("mlp_out", "head_out"), candidates=0.2, audit=5, threshold=0.2,
         seed=stages.seed_of(study, "screening", "associative"),
     )  # fmt: skip

@@ -34,14 +34,14 @@ def _unit(
 
     def work(workplace: Workplace) -> Result:
         from patchlight.pairs.align import align
-        from patchlight.trace.screening import screening
+        from patchlight.trace.screening import screen_sites
 
         model = checkpoint.model
         # A screen reads one position: answers that share their first tokens are told apart only after it.
         read = [pair for pair in pairs if not align(model.tokenizer, pair).parting]
         if not read:
             return Result({"left_out": len(pairs)})
-        found = screening(
+        found = screen_sites(
             model,
             read,
             **settings,
