@@ -37,7 +37,7 @@ from patchlight.study.questions import ask
 from patchlight.study.spec import Study, read_study
 from patchlight.trace.changes import estimate
 from patchlight.trace.gradients import METHODS
-from patchlight.trace.screening import screening, upper_bound
+from patchlight.trace.screening import screen_sites, upper_bound
 
 STUDIES = Path(__file__).parents[1] / "studies"
 COMPONENTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out", "mlp_hidden", "head_out", "q", "k", "v")
@@ -98,11 +98,13 @@ def measured(model: Model, pairs: Sequence[Pair], floor: float) -> tuple[pd.Data
     parts = []
     for component in COMPONENTS:
         began = time.process_time()
-        table = screening(model, pairs, components=[component], candidates=1.0, floor=floor).to_frame()
+        table = screen_sites(model, pairs, components=[component], candidates=1.0, floor=floor).to_frame()
         seconds["exact"] += time.process_time() - began
         table = table.rename(columns={"estimate": "attribution"}).drop(columns="status")
         for method in METHODS[1:]:
-            one = screening(model, pairs, components=[component], method=method, candidates=1e-9, audit=0, floor=floor)
+            one = screen_sites(
+                model, pairs, components=[component], method=method, candidates=1e-9, audit=0, floor=floor
+            )
             table = table.merge(one.to_frame()[["site", "estimate"]].rename(columns={"estimate": method}), on="site")
         parts.append(table)
     for method in METHODS:

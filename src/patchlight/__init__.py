@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from patchlight.trace.effects import Effects
     from patchlight.trace.identities import prove
     from patchlight.trace.patch import SetEffects, patch
+    from patchlight.trace.screening import screen_sites
     from patchlight.trace.sites import read_site
     from patchlight.trace.sweep import sweep, sweeps
     from patchlight.verify.robustness import robustness
@@ -51,6 +52,7 @@ __all__ = [
     "robustness",
     "save_model",
     "screen",
+    "screen_sites",
     "sweep",
     "sweeps",
 ]
@@ -73,6 +75,7 @@ _HOMES = {
     "robustness": "verify.robustness",
     "save_model": "model.load",
     "screen": "pairs.screen",
+    "screen_sites": "trace.screening",
     "sweep": "trace.sweep",
     "sweeps": "trace.sweep",
 }

@@ -166,6 +166,35 @@ def test_other_corruptions_are_measured_compared_and_kept(study: Path) -> None:
     assert json.loads(again.stdout)["computed"] == 0
 
 
+def test_places_are_narrowed_and_metrics_compared_and_the_report_says_how(study: Path) -> None:
+    wanted = (
+        "sweep: {components: [mlp_out], metric: [logit_diff, prob], pairs_per_unit: 10,"
+        " screening: {components: [mlp_out, head_out, q], method: atp_star, candidates: 0.2, audit: 12}}"
+    )
+    study.write_text(study.read_text(encoding="utf-8").replace("sweep: {pairs_per_unit: 8}", wanted), encoding="utf-8")
+    ran = patchlight("run", study, "--json", folder=study.parent)
+    assert ran.returncode == 0, ran.stderr
+    for kind in json.loads(ran.stdout)["checkpoints"][0]["kinds"]:
+        screened = kind["screening"]
+        assert (screened["facts"], screened["method"], screened["audited"]) == (6, "atp_star", 12)
+        assert screened["candidates"] == np.ceil(0.2 * screened["sites"])
+    places = pd.read_csv(reports(study.parent) / "screening.csv")
+    assert set(places.component) == {"mlp_out", "head_out", "q"}
+    assert (places.status == "candidate").sum() + 24 == places.exact.notna().sum()
+    # The same maps on two ways: from the stored sweeps in both directions, and measured again in the first.
+    compared = pd.read_csv(reports(study.parent) / "metrics.csv")
+    assert list(compared.metric) == ["logit_diff", "prob"] * 4
+    again = pd.read_csv(reports(study.parent) / "robustness.csv")
+    first = compared[compared.direction == "denoise"]
+    np.testing.assert_allclose(first.strongest_effect, again.strongest_effect, rtol=1e-4)
+    assert (first.facts.to_numpy() == again.facts.to_numpy()).all()
+    page = (reports(study.parent) / "report.html").read_text(encoding="utf-8")
+    assert "screening-the-model-as-it-is-associative.csv" in page
+    assert "metrics-associative.csv" in page
+    second = patchlight("run", study, "--json", folder=study.parent)
+    assert json.loads(second.stdout)["computed"] == 0
+
+
 def test_status_tells_how_far_the_study_is(finished: Path) -> None:
     status = json.loads(patchlight("status", "--json", folder=finished).stdout)["studies"]
     assert [(each["id"], each["failed"], each["done"] == each["planned"]) for each in status] == [("animals", 0, True)]

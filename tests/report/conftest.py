@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from patchlight.judge.verdict import Reason, Verdict
 from patchlight.pairs.align import ROLES as EVERY_ROLE
 from patchlight.records import Interval, Site
 from patchlight.report import contents as c
+from patchlight.trace.screening import Screening
 from patchlight.verify.agreement import FactMap, Robustness, compare
 
 ROLES = ("before", "subject_first", "subject_mid", "subject_last", "relation", "last")
@@ -110,7 +112,23 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
     )
     first = example(seed, f"{name}-1", "carbamazepine", "ethosuximide", question, " sodium", " calcium")
     matrices = (matrix(),) if name == "definitional" else ()
-    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices)
+    narrowing = c.Narrowing(screened(), 3) if name == "definitional" else None
+    metrics = (replace(matrix(), cells=matrix().cells[:2]),) if name == "definitional" else ()
+    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, metrics)
+
+
+def screened() -> Screening:
+    """Twenty places: of four candidates two are strong, of six audited one is (missed, and of the other sign)."""
+    sites = [Site(component, layer, None, "last") for component in ("attn_out", "mlp_out") for layer in range(LAYERS)]
+    sites += [Site("head_out", layer, head, "subject_last") for layer in range(2) for head in range(4)]
+    exact = np.full(len(sites), np.nan)
+    exact[:4] = 0.31, 0.02, 0.6, -0.01
+    audited = np.zeros(len(sites), dtype=bool)
+    audited[[5, 7, 9, 11, 13, 15]] = True
+    exact[audited] = 0.01, 0.02, 0.0, -0.03, 0.01, -0.25
+    return Screening(
+        tuple(sites), np.linspace(0.2, 0.01, len(sites)), exact, 4, audited, 0.1, "attribution", "denoise", 18, 9, 6
+    )
 
 
 def matrix() -> Robustness:
@@ -182,6 +200,8 @@ def report_contents() -> c.ReportContents:
             "ab" * 32, 42, "epilepsy", "cd" * 32, "patchlight run studies/demo.yaml",
             {"patchlight": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"}, "2026-11-24",
         ),
+        "logit_diff",
+        "logits",
         0.5,
         0.95,
         tuple(both),

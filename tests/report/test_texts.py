@@ -6,6 +6,7 @@ import string
 import pytest
 
 from patchlight.judge.verdict import REASONS
+from patchlight.pairs.answers import METRICS
 from patchlight.report.texts import LANGUAGES, read_texts
 
 # method.md, section 15: never printed, in either language.
@@ -42,6 +43,13 @@ def test_every_reason_of_a_verdict_has_a_sentence_that_its_numbers_fill(language
     for code, numbers in REASONS.items():
         sentence = texts(f"reason.{code}", **{name: 0.25 if name != "site" else "x" for name in numbers})
         assert "{" not in sentence
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_metric_and_its_unit_have_words(language):
+    texts = read_texts(language)
+    assert texts.listed("metric") == list(METRICS)
+    assert set(texts.listed("unit")) == {metric.unit for metric in METRICS.values()}
 
 
 def test_japanese_reads_without_spaces_left_by_folded_lines():

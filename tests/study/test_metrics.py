@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,11 @@ import pytest
 from patchlight import load_model, sweeps
 from patchlight.packs.read import read_pack
 from patchlight.pairs.answers import METRICS
-from patchlight.run.units import Workplace
-from patchlight.store.files import FileStore
-from patchlight.store.results import Artifact, keep, opened
+from patchlight.run.units import Unit
+from patchlight.store.results import Artifact
 from patchlight.study import stages
 from patchlight.study.questions import questions_of
 from patchlight.study.spec import Metric, read_study
-
-
-def stored(unit, folder: Path) -> Artifact:
-    """What a unit gives, as the ledger keeps it."""
-    files = FileStore(folder / "files")
-    manifest = keep(files, unit.work(Workplace(folder, lambda *_: None)))
-    return opened(files, manifest, hashlib.sha256(manifest.encode()).hexdigest())
 
 
 def test_the_names_in_a_study_are_the_metrics_that_there_are() -> None:
@@ -38,19 +30,21 @@ def test_one_metric_or_several_are_written(study: Path, written: str, metrics: t
     assert spec.gap_floor == METRICS[metrics[0]].floor
 
 
-def test_the_first_metric_gates_and_the_others_are_stored_beside_it(study: Path, tmp_path: Path) -> None:
+def test_the_first_metric_gates_and_the_others_are_stored_beside_it(
+    study: Path, stored: Callable[[Unit], Artifact]
+) -> None:
     study.write_text(study.read_text().replace("sweep: {", "sweep: {metric: [logprob_diff, kl], "))
     read = read_study(study)
     checkpoint = stages.loaded_checkpoint(read)
     assert checkpoint is not None
-    asked = stored(stages.questions_unit(read, read_pack(read.pack_source), checkpoint), tmp_path)
+    asked = stored(stages.questions_unit(read, read_pack(read.pack_source), checkpoint))
     questions = questions_of(asked)[:3]
     [unit] = [
         unit
         for what, unit in stages.sweep_units(read, checkpoint, questions)
         if (what.component, what.direction, what.control) == ("mlp_out", "denoise", False)
     ]
-    tensors = stored(unit, tmp_path).tensors("effects")
+    tensors = stored(unit).tensors("effects")
     pairs = [question.pair for question in questions]
     effects = sweeps(load_model(study.parent / "model"), pairs, metrics=("logprob_diff", "kl"), component="mlp_out")
     np.testing.assert_array_equal(tensors["values"], effects["logprob_diff"].values)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from patchlight.errors import InputError
 from patchlight.packs.spec import PackFile
-from patchlight.study.spec import json_schema, read_study
+from patchlight.study.spec import Estimate, Screened, json_schema, read_study
+from patchlight.trace.changes import ESTIMATED
+from patchlight.trace.gradients import METHODS
 
 ROOT = Path(__file__).parents[2]
 LEAST = """\
@@ -42,6 +46,19 @@ def test_the_digest_ignores_comments_and_layout_but_not_content(tmp_path: Path) 
     assert read_study(written(tmp_path, LEAST + "seed: 43\n")).spec.digest != first
 
 
+def test_a_screening_is_off_until_it_is_asked_for_and_has_the_defaults_of_the_library(tmp_path: Path) -> None:
+    assert read_study(written(tmp_path, LEAST)).spec.sweep.screening is None
+    asked = read_study(written(tmp_path, LEAST + "sweep: {screening: {}}\n")).spec.sweep.screening
+    assert asked is not None
+    defaults = inspect.signature(screening).parameters
+    assert asked.model_dump() == {name: defaults[name].default for name in asked.model_dump()}
+
+
+def test_what_a_study_can_screen_is_what_can_be_estimated() -> None:
+    assert set(get_args(Screened)) == set(ESTIMATED) - {"embed"}
+    assert get_args(Estimate) == METHODS
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -49,6 +66,9 @@ def test_the_digest_ignores_comments_and_layout_but_not_content(tmp_path: Path) 
         ("training: {I: {learning_rate: 0.1}}", "study-value", "needs a `corpus`"),
         ("corpus: {files: [a.jsonl], compose: {documents: 100}}", "study-value", "exactly one"),
         ("sweep: {components: [resid_per]}", "study-value", "did you mean 'resid_pre'"),
+        ("sweep: {screening: {components: [logits]}}", "study-value", "mlp_out"),
+        ("sweep: {screening: {candidates: 10}}", "study-value", "less than or equal to 1"),
+        ("sweep: {metric: [kl, logit_diff], screening: {}}", "study-value", "put logit_diff first"),
         ("statistics: {confidence: 95}", "study-value", "less than 1"),
         ("pairs: [1, 2", "study-yaml", "not valid YAML"),
     ],
@@ -107,3 +127,16 @@ def test_the_schema_in_the_docs_is_the_one_in_the_code(name: str, schema: dict[s
 )
 def test_the_guide_names_the_keys(key: str) -> None:
     assert f"`{key}`" in (ROOT / "docs" / "guide" / "studies.md").read_text(encoding="utf-8").replace("model.", "")
+
+
+def test_options_take_the_place_of_what_the_study_says(study):
+    read = read_study(study, device="cuda:1", memory="2GiB")
+    assert (read.spec.model.device, read.spec.sweep.memory) == ("cuda:1", 2 << 30)
+    assert read.spec.digest != read_study(study).spec.digest
+    assert read_study(study, memory="1GiB").spec.digest == read_study(study).spec.digest
+
+
+@pytest.mark.parametrize("option", [{"device": "toaster"}, {"memory": "much"}, {"memory": "1kB"}])
+def test_options_without_such_a_value_are_refused(option, study):
+    with pytest.raises(InputError, match="study-option"):
+        read_study(study, **option)

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from transformers import logging
 
 from patchlight.errors import InputError
-from patchlight.trace.screening import screening, upper_bound
+from patchlight.trace.screening import screen_sites, upper_bound
 from patchlight.trace.sites import read_site
 from patchlight.trace.sweep import sweep
 
@@ -52,7 +52,7 @@ def expected_share(model, pairs, site, direction):
 @pytest.mark.parametrize("method", ["attribution", "atp_star", "integrated"])
 def test_candidates_and_audited_sites_have_their_exact_effect(method, direction, tiny, pairs):
     model = tiny("llama")
-    found = screening(
+    found = screen_sites(
         model, pairs, components=COMPONENTS, direction=direction, method=method, candidates=0.2, audit=4, floor=0
     )
     patched = np.flatnonzero(~np.isnan(found.exact))
@@ -68,7 +68,9 @@ def test_candidates_and_audited_sites_have_their_exact_effect(method, direction,
 
 
 def test_sites_are_ordered_by_absolute_estimate_and_the_sample_by_the_seed(tiny, pairs):
-    found = [screening(tiny("gpt2"), pairs, components=COMPONENTS, audit=5, seed=seed, floor=0) for seed in (1, 1, 2)]
+    found = [
+        screen_sites(tiny("gpt2"), pairs, components=COMPONENTS, audit=5, seed=seed, floor=0) for seed in (1, 1, 2)
+    ]
     assert (np.diff(np.abs(found[0].estimate)) <= 0).all()
     assert (found[0].estimate < 0).any()
     np.testing.assert_array_equal(found[0].audited, found[1].audited)
@@ -77,7 +79,7 @@ def test_sites_are_ordered_by_absolute_estimate_and_the_sample_by_the_seed(tiny,
 
 def test_no_site_is_there_that_restores_everything_or_cannot_change_anything(tiny, pair_of):
     pair = pair_of([3, 14, 15, 9, 6], [3, 34, 15, 9, 6])  # one token differs
-    found = screening(
+    found = screen_sites(
         tiny("gpt2"), [pair], components=("embed", "resid_pre", "resid_post", "v"), floor=0, candidates=1.0
     )
     names = {str(site) for site in found.sites}
@@ -90,7 +92,9 @@ def test_no_site_is_there_that_restores_everything_or_cannot_change_anything(tin
 
 
 def test_a_strong_site_among_the_audited_is_missed_and_bounds_the_rest(tiny, pairs):
-    found = screening(tiny("gpt2"), pairs, components=COMPONENTS, candidates=0.1, audit=1000, floor=0, threshold=0.05)
+    found = screen_sites(
+        tiny("gpt2"), pairs, components=COMPONENTS, candidates=0.1, audit=1000, floor=0, threshold=0.05
+    )
     strong = {site for site, exact in zip(found.sites, found.exact, strict=True) if abs(exact) >= 0.05}
     assert set(found.found) | set(found.missed) == strong
     assert set(found.missed) == {site for site in strong if site not in found.sites[: found.candidates]}
@@ -112,7 +116,7 @@ def test_nothing_is_known_where_nothing_was_audited_or_all_was_missed(audited):
 
 
 def test_the_table_and_the_figures_say_what_was_done(tiny, pairs):
-    found = screening(tiny("gpt2"), pairs, components=("mlp_out", "v"), candidates=0.25, audit=3, floor=0)
+    found = screen_sites(tiny("gpt2"), pairs, components=("mlp_out", "v"), candidates=0.25, audit=3, floor=0)
     table, figures = found.to_frame(), found.figures()
     assert table.columns.tolist() == ["site", "component", "layer", "head", "role", "estimate", "status", "exact"]
     assert [read_site(name) for name in table.site] == list(found.sites)
@@ -129,7 +133,7 @@ def test_the_table_and_the_figures_say_what_was_done(tiny, pairs):
 
 def test_progress_counts_the_cells_that_are_patched(tiny, pairs):
     seen: list[tuple[int, int]] = []
-    screening(tiny("gpt2"), pairs, audit=2, floor=0, on_progress=lambda done, total: seen.append((done, total)))
+    screen_sites(tiny("gpt2"), pairs, audit=2, floor=0, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
 
@@ -137,11 +141,11 @@ def test_progress_counts_the_cells_that_are_patched(tiny, pairs):
 @pytest.mark.parametrize("candidates", [0, 1.5])
 def test_a_share_of_candidates_that_is_none_is_refused(candidates, tiny, pairs):
     with pytest.raises(InputError, match="trace-candidates"):
-        screening(tiny("gpt2"), pairs, candidates=candidates)
+        screen_sites(tiny("gpt2"), pairs, candidates=candidates)
 
 
 def test_pairs_without_a_gap_are_refused(tiny, pairs):
     with pytest.raises(InputError, match="trace-no-gap"):
-        screening(tiny("gpt2"), pairs, floor=1000)
+        screen_sites(tiny("gpt2"), pairs, floor=1000)
     with pytest.raises(InputError, match="trace-no-gap"):
-        screening(tiny("gpt2"), [])
+        screen_sites(tiny("gpt2"), [])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 StudyFile = Annotated[Path, typer.Argument(help="The study, a YAML file.", show_default=False)]
 Workspace = Annotated[Path, typer.Option("--workspace", help="Folder that keeps all results.")]
 StudyId = Annotated[str | None, typer.Argument(help="Id of the study; the latest one if left out.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps, whatever the study says.")]
+Memory = Annotated[str | None, typer.Option(help="Held beside the model while sweeping, such as 2GiB.")]
 WORKSPACE = Path("workspace")
 
 
@@ -54,18 +56,30 @@ def validate(terminal: Terminal, study: StudyFile) -> Mapping[str, Any]:
 
 
 @command
-def run(terminal: Terminal, study: StudyFile, workspace: Workspace = WORKSPACE) -> Mapping[str, Any]:
+def run(
+    terminal: Terminal,
+    study: StudyFile,
+    workspace: Workspace = WORKSPACE,
+    device: Device = None,
+    memory: Memory = None,
+) -> Mapping[str, Any]:
     """Run a study to its report; what is already computed is kept, and Ctrl-C is safe at any time."""
-    return _run(terminal, study, workspace)
+    return _run(terminal, study, workspace, device, memory)
 
 
 @command
-def resume(terminal: Terminal, study: StudyId = None, workspace: Workspace = WORKSPACE) -> Mapping[str, Any]:
-    """Go on with a study of this workspace where it was left."""
+def resume(
+    terminal: Terminal,
+    study: StudyId = None,
+    workspace: Workspace = WORKSPACE,
+    device: Device = None,
+    memory: Memory = None,
+) -> Mapping[str, Any]:
+    """Go on with a study of this workspace where it was left; give the options it was run with again."""
     terminal.workspace = workspace
     with _opened(workspace) as ledger:
         row = _find(ledger, study)
-    return _run(terminal, Path(row.file), workspace)
+    return _run(terminal, Path(row.file), workspace, device, memory)
 
 
 @command
@@ -87,8 +101,14 @@ def status(terminal: Terminal, workspace: Workspace = WORKSPACE) -> Mapping[str,
 
 
 @command
-def report(terminal: Terminal, study: StudyId = None, workspace: Workspace = WORKSPACE) -> Mapping[str, Any]:
-    """Write the report of a finished study again from its stored results; nothing is computed."""
+def report(
+    terminal: Terminal,
+    study: StudyId = None,
+    workspace: Workspace = WORKSPACE,
+    device: Device = None,
+    memory: Memory = None,
+) -> Mapping[str, Any]:
+    """Write the report of a finished study again from its stored results, with the options it was run with."""
     from patchlight.run.progress import Progress
     from patchlight.study.spec import read_study
     from patchlight.study.walk import walk
@@ -96,18 +116,19 @@ def report(terminal: Terminal, study: StudyId = None, workspace: Workspace = WOR
     terminal.workspace = workspace
     with _opened(workspace) as ledger:
         row = _find(ledger, study)
-        walked = walk(read_study(Path(row.file)), ledger, Progress(), _command(), stored_only=True)
+        read = read_study(Path(row.file), device=device, memory=memory)
+        walked = walk(read, ledger, Progress(), _command(), stored_only=True)
     terminal.say(str(walked.report))
     return {"report": walked.report}
 
 
-def _run(terminal: Terminal, file: Path, workspace: Path) -> Mapping[str, Any]:
+def _run(terminal: Terminal, file: Path, workspace: Path, device: str | None, memory: str | None) -> Mapping[str, Any]:
     from patchlight.store.ledger import Ledger
     from patchlight.study.publish import summary
     from patchlight.study.spec import read_study
     from patchlight.study.walk import walk
 
-    study = read_study(file)
+    study = read_study(file, device=device, memory=memory)
     terminal.workspace = workspace
     with Ledger(workspace) as ledger, ledger.driving():
         title = study.spec.title.get(terminal.language) or next(iter(study.spec.title.values()))

@@ -15,12 +15,12 @@ from patchlight.records import Interval, Site
 
 LEVEL = 0.05  # family-wise, over the map in discovery and over the list in confirmation
 FACTS_IN_EACH_HALF = 8  # with fewer, even all facts agreeing gives p > 0.015 in one cell and nothing in a map
-STILL = 1e-3  # logits; twenty times what float32 may differ by when nothing was changed
+STILL = 1e-3  # in the metric's unit; of logits, twenty times what float32 may differ by when nothing was changed
 
 
 @dataclass(frozen=True)
 class ComponentMap:
-    """The effects of one component's sites in logits, NaN where a pair lacks the role.
+    """The effects of one component's sites in the metric's unit, NaN where a pair lacks the role.
 
     `recovery` is patched - corrupted (clean into corrupted), `damage` is clean - patched (corrupted into
     clean), `control` is as `recovery` with a donor from another fact, NaN for pairs without such a donor.

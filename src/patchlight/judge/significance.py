@@ -1,6 +1,6 @@
 """Tests in which the unit is the fact: sign-flips over a map, the layer effect, equivalence, the mixed model.
 
-`effects` is `[pair, ...]` in logits (NaN where a pair has no such cell) and `facts` names one fact a pair.
+`effects` is `[pair, ...]` in the metric's unit (NaN where a pair has no such cell) and `facts` names one fact a pair.
 """
 
 from __future__ import annotations

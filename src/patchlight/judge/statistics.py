@@ -1,8 +1,8 @@
 """Intervals and effect sizes in which the unit is the fact, never the token, the template or the site.
 
 Every function takes one row a pair and the fact that each pair asks about: `effects` is `[pair, ...]` in
-logits (NaN where a pair has no such cell), `gaps` is `[pair]` in logits, `facts` names one fact a pair. Cells
-of a map are worked on together and never influence one another.
+the metric's unit (NaN where a pair has no such cell), `gaps` `[pair]` is in it too, `facts` names one fact a pair.
+Cells of a map are worked on together and never influence one another.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ import numpy as np
 from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
-from patchlight.report import figures, robustness
+from patchlight.records import Site
+from patchlight.report import agreement, figures, narrowing, robustness
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
@@ -57,6 +58,10 @@ def render(contents: ReportContents, language: str) -> str:
         kinds=list(dict.fromkeys(result.kind for point in contents.checkpoints for result in point.kinds)),
         figures=figures,
         robustness=robustness,
+        narrowing=narrowing,
+        agreement=agreement,
+        metric=texts.word("metric", contents.metric),
+        unit=texts(f"unit.{contents.unit}"),
         **_helpers(texts),
     )
 
@@ -97,7 +102,7 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         numbers = dict(each.numbers)
         found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
         if found:
-            numbers["site"] = site_words(found[1], found[2], found[3], texts)
+            numbers["site"] = site_words(Site(found[2], int(found[1]), None, found[3]), texts)
         return texts(f"reason.{each.code}", **numbers)
 
     def words(text: Words) -> Markup:
@@ -112,9 +117,9 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         "plain": texts.pick,
         "marked": marked,
         "tested_and_passed": tested_and_passed,
-        "candidate_site": lambda site: site_words(site.layer, site.component, str(site.position), texts),
+        "candidate_site": lambda site: site_words(site, texts),
         "interval": lambda interval: interval_words(interval, texts),
-        "logits": lambda value: f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "",
+        "number": lambda value: f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "",
         "percent": percent,
         "readable": readable,
     }

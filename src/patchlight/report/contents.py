@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,6 +17,9 @@ from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
 from patchlight.report.texts import Texts, Words
 from patchlight.verify.agreement import Robustness
+
+if TYPE_CHECKING:
+    from patchlight.trace.screening import Screening
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class ExampleMap:
 
 @dataclass(frozen=True)
 class Example:
-    """One pair in full: the prompts word by word, the metric of both runs in logits, a map for each sweep."""
+    """One pair in full: the prompts word by word, the metric of both runs, a map for each sweep."""
 
     fact: str
     clean: str
@@ -134,18 +138,28 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Narrowing:
+    """How the places of a kind of knowledge were narrowed, and the pairs that a screening cannot read."""
+
+    screening: Screening
+    left_out: int  # pairs whose answers share their first tokens
+
+
+@dataclass(frozen=True)
 class KindResult:
     """What was measured of one kind of knowledge in one checkpoint; `maps` is empty where nothing could be swept."""
 
     kind: str
     pairs: int
     facts: int
-    clean_metric: float  # means over the pairs that were kept, in logits; NaN where none was
+    clean_metric: float  # means over the pairs that were kept; NaN where none was
     corrupted_metric: float
     maps: tuple[EffectMap, ...]
     examples: tuple[Example, ...]
     verdict: Verdict
     robustness: tuple[Robustness, ...] = ()  # a matrix of corruptions and metrics for each component
+    narrowing: Narrowing | None = None
+    metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
 
 
 @dataclass(frozen=True)
@@ -170,10 +184,17 @@ class ReportContents:
     pack_title: Words
     language: str  # of the prompts, not of the page
     provenance: Provenance
-    gap_floor: float  # logits
+    metric: str  # the study's first, of which all shares are
+    unit: str  # of that metric
+    gap_floor: float  # in that unit
     confidence: float
     checkpoints: tuple[Checkpoint, ...]
     unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point
+
+    @property
+    def narrowed(self) -> bool:
+        """True where the places of any kind were narrowed by a screening."""
+        return any(result.narrowing for checkpoint in self.checkpoints for result in checkpoint.kinds)
 
     def measured(self, kind: str) -> list[Measured]:
         """Every map of a kind of knowledge, checkpoints in their order."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchlight.records import Interval, Site
+from patchlight.records import Interval
 from patchlight.report.charts import interval_words, percent
 from patchlight.report.contents import Checkpoint, ReportContents
 from patchlight.report.tables import Download, Table, download
@@ -84,7 +84,7 @@ def _sentences(made: Robustness, texts: Texts) -> list[str]:
         stability=percent(made.stability),
     )
     comma, (site, agreeing) = texts("robustness.comma"), made.agreeing()
-    place = "" if site is None else _place(site, texts)
+    place = "" if site is None else site_words(site, texts)
     return [
         texts("robustness.strongest", site=place, agreeing=agreeing, choices=len(made.cells)),
         lead,
@@ -123,7 +123,7 @@ def _details(made: Robustness, texts: Texts) -> Table:
             _choice(cell, texts),
             *(str(cell.facts), str(cell.pairs)),
             _left_out(cell, texts),
-            _decimal(cell.correlation, texts),
+            correlation_words(cell.correlation, texts),
             _strongest(made, cell, texts),
         )
         for cell in made.cells
@@ -140,14 +140,11 @@ def _left_out(cell: Cell, texts: Texts) -> str:
 
 def _strongest(made: Robustness, cell: Cell, texts: Texts) -> str:
     site, effect = made.strongest(cell)
-    return "" if site is None else texts("page.named", name=_place(site, texts), text=percent(effect))
+    return "" if site is None else texts("page.named", name=site_words(site, texts), text=percent(effect))
 
 
-def _place(site: Site, texts: Texts) -> str:
-    return site_words(site.layer, site.component, str(site.position), texts)
-
-
-def _decimal(interval: Interval, texts: Texts) -> str:
+def correlation_words(interval: Interval, texts: Texts) -> str:
+    """A correlation with its interval and n; empty where there is none."""
     if not math.isfinite(interval.estimate):
         return ""
     numbers = {name: f"{getattr(interval, name):.2f}".replace("-", "−") for name in ("estimate", "low", "high")}

@@ -11,6 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from patchlight.records import Site
+
 LANGUAGES = ("en", "ja")
 FOLD = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])")  # a line folded within Japanese text leaves a space
 
@@ -42,10 +44,10 @@ class Texts:
         return [key.removeprefix(f"{section}.") for key in self.entries if key.startswith(f"{section}.")]
 
 
-def site_words(layer: object, component: str, role: str, texts: Texts) -> str:
-    """A site in words, e.g. "MLP output, layer 7, last word"."""
-    names = {"component": texts.word("component", component), "role": texts.word("role", role)}
-    return texts("page.site", layer=layer, **names)
+def site_words(site: Site, texts: Texts) -> str:
+    """A site in words, e.g. "MLP output, layer 7, last word"; a head is named by its number."""
+    names = {"component": texts.word("component", site.component), "role": texts.word("role", str(site.position))}
+    return texts("page.site" if site.unit is None else "page.head", layer=site.layer, head=site.unit, **names)
 
 
 @cache

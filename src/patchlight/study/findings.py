@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -31,14 +31,14 @@ from patchlight.report.contents import (
     ReportContents,
     TrainingCurve,
 )
+from patchlight.study.metrics import metrics_compared
 from patchlight.study.results import CheckpointResults, Question, SweepResult
 from patchlight.study.spec import Study
-from patchlight.study.stages import pack_digest, seed_of
-from patchlight.verify.stability import split_facts
+from patchlight.study.stages import facts_split, pack_digest, seed_of
 
 LEVEL = 0.05
 MOST_FAILED = 0.01  # of the units of a checkpoint
-ROUNDING = 1e-3  # logits
+ROUNDING = 1e-3  # in the metric's unit
 EXAMPLES = 2  # pairs of a kind that are shown in full
 CONTRIBUTIONS = ("attn_out", "mlp_out")  # what writes; the residual stream only carries
 NAMES = {
@@ -64,11 +64,16 @@ def contents_of(
 
     `begun` is when the study was first run, in seconds since 1970.
     """
+    from patchlight.pairs.answers import METRICS
+
+    metric = study.spec.sweep.metrics[0]
     return ReportContents(
         title={str(language): text for language, text in study.spec.title.items()},
         pack_title={str(language): text for language, text in pack.title.items()},
         language=study.spec.language,
         provenance=_provenance(study, pack, command, begun),
+        metric=metric,
+        unit=METRICS[metric].unit,
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result) for result in results),
@@ -148,7 +153,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
     questions = [question for question in result.questions if question.pair.kind == kind]
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
     # A kind of which nothing is answered has its verdict, and no map.
-    sweeps = tuple(_part(sweep, rows) for sweep in result.sweeps) if questions else ()
+    sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
     view = KindView(study, kind, tuple(questions), sweeps)
     return KindResult(
         kind=kind,
@@ -160,6 +165,10 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         examples=view.examples(),
         verdict=refused(result, kind, len(set(view.facts))) or view.verdict(asked),
         robustness=result.robustness.get(kind, ()),
+        narrowing=result.narrowings.get(kind),
+        metrics=metrics_compared(
+            view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
+        ),
     )
 
 
@@ -177,11 +186,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _part(sweep: SweepResult, rows: Bool[np.ndarray, " pair"]) -> SweepResult:
-    return dataclasses.replace(sweep, values=sweep.values[rows], structural=sweep.structural[rows])
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class KindView:
     """One kind of knowledge in one checkpoint: its questions and their part of every sweep."""
 
@@ -197,7 +202,7 @@ class KindView:
 
     @property
     def gaps(self) -> Float[np.ndarray, " pair"]:
-        """Metric of the clean run minus that of the corrupted run, in logits."""
+        """The first metric of the clean run minus that of the corrupted run."""
         return np.array([question.clean - question.corrupted for question in self.questions])
 
     @property
@@ -207,7 +212,7 @@ class KindView:
         return tuple(role for role in ROLES if role in present)
 
     def effects(self, sweep: SweepResult) -> Float[np.ndarray, "pair layer position"]:
-        """What the patch moved, in logits: towards the clean run (denoise), or away from it (noise)."""
+        """What the patch moved of the first metric: towards the clean run (denoise), or away from it (noise)."""
         corrupted = np.array([question.corrupted for question in self.questions])[:, None, None]
         clean = np.array([question.clean for question in self.questions])[:, None, None]
         moved: np.ndarray = sweep.values - corrupted if sweep.direction == "denoise" else clean - sweep.values
@@ -294,7 +299,7 @@ class KindView:
 
     def verdict(self, asked: int) -> Verdict:
         """The verdict of the stated rule over the components that write into the residual stream."""
-        _, confirmation = split_facts(self.facts, seed_of(self.study, "split facts", self.kind))
+        _, confirmation = facts_split(self.study, self.kind, self.facts)
         evidence = Evidence(
             kind=self.kind,
             roles=self.roles,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import numpy as np
 import pandas as pd
 
 from patchlight.report.build import build_report
-from patchlight.report.contents import EffectMap, ReportContents
+from patchlight.report.contents import EffectMap, Narrowing, ReportContents
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
 
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
-    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `questions.csv`,
+    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv` (the
+    further metrics of every sweep beside its first), `screening.csv` (every place that was screened), `questions.csv`,
     `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
@@ -26,7 +28,9 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
         effects = pd.DataFrame(row for result in results for sweep in result.sweeps for row in _cells(result, sweep))
         _replace(folder / "effects.parquet", effects.to_parquet(index=False))
         _replace_csv(folder / "intervals.csv", pd.DataFrame(_intervals(contents)))
-        _replace_csv(folder / "robustness.csv", _robustness(contents))
+        _replace_csv(folder / "robustness.csv", _compared(contents, "robustness"))
+        _replace_csv(folder / "metrics.csv", _compared(contents, "metrics"))
+        _replace_csv(folder / "screening.csv", _screened(contents))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
         _replace_csv(folder / "left_out.csv", pd.concat([_left_out(result) for result in results]))
         _replace(folder / "summary.json", json.dumps(summary(contents), ensure_ascii=False, indent=2).encode())
@@ -47,6 +51,7 @@ def summary(contents: ReportContents) -> dict[str, Any]:
                         "kind": result.kind,
                         "pairs": result.pairs,
                         "facts": result.facts,
+                        "screening": _figures(result.narrowing),
                         "verdict": result.verdict.word,
                         "grade": result.verdict.grade,
                         "reasons": [[reason.code, dict(reason.numbers)] for reason in result.verdict.reasons],
@@ -60,6 +65,14 @@ def summary(contents: ReportContents) -> dict[str, Any]:
             for checkpoint in contents.checkpoints
         ],
     }
+
+
+def _figures(narrowing: Narrowing | None) -> dict[str, Any] | None:
+    """What came of a screening, without what is not a number: JSON has no word for it."""
+    if narrowing is None:
+        return None
+    figures = narrowing.screening.figures()
+    return {name: value for name, value in figures.items() if not (isinstance(value, float) and math.isnan(value))}
 
 
 def _cells(result: CheckpointResults, sweep: SweepResult) -> Iterator[dict[str, Any]]:
@@ -112,16 +125,26 @@ def _map_rows(each: EffectMap) -> Iterator[dict[str, Any]]:
         }
 
 
-def _robustness(contents: ReportContents) -> pd.DataFrame:
+def _compared(contents: ReportContents, name: str) -> pd.DataFrame:
     tables = [
         made.to_frame().assign(
             checkpoint=checkpoint.name["en"], kind=result.kind, component=made.component, direction=made.direction
         )
         for checkpoint in contents.checkpoints
         for result in checkpoint.kinds
-        for made in result.robustness
+        for made in getattr(result, name)
     ]
     return pd.concat(tables) if tables else pd.DataFrame(columns=["checkpoint", "corruption", "metric"])
+
+
+def _screened(contents: ReportContents) -> pd.DataFrame:
+    tables = [
+        result.narrowing.screening.to_frame().assign(checkpoint=checkpoint.name["en"], kind=result.kind)
+        for checkpoint in contents.checkpoints
+        for result in checkpoint.kinds
+        if result.narrowing
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["checkpoint", "kind", "site"])
 
 
 def _questions(results: Sequence[CheckpointResults]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from patchlight.records import Pair
+from patchlight.report.contents import Narrowing
 from patchlight.store.results import Artifact
 from patchlight.verify.agreement import Robustness
 
@@ -35,7 +36,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Question:
-    """A pair that takes part: its metric in both runs, in logits, and its tokens as people read them, with roles."""
+    """A pair that takes part: its metric in both runs, and its tokens as people read them, with roles."""
 
     pair: Pair
     clean: float
@@ -47,11 +48,20 @@ class Question:
 
 
 @dataclass(frozen=True)
+class FurtherMetric:
+    """What a metric beside the first was after each patch of a sweep, and in the unpatched runs."""
+
+    values: Float[np.ndarray, "pair layer position"]
+    clean: Float[np.ndarray, " pair"]
+    corrupted: Float[np.ndarray, " pair"]
+
+
+@dataclass(frozen=True)
 class SweepResult:
-    """The metric after each patch, `values` `[pair, layer, position]` in logits; NaN where nothing was patched.
+    """The first metric after each patch, `values` `[pair, layer, position]`; NaN where nothing was patched.
 
     `structural` marks what restores everything by construction. In a control sweep the donor was another fact of
-    the same relation.
+    the same relation. `further` has the study's other metrics by name.
     """
 
     component: str
@@ -59,6 +69,15 @@ class SweepResult:
     control: bool
     values: Float[np.ndarray, "pair layer position"]
     structural: Bool[np.ndarray, "pair layer position"]
+    further: Mapping[str, FurtherMetric] = field(default_factory=dict)
+
+    def of(self, rows: Bool[np.ndarray, " pair"]) -> SweepResult:
+        """The sweep of some of its pairs."""
+        further = {
+            name: FurtherMetric(each.values[rows], each.clean[rows], each.corrupted[rows])
+            for name, each in self.further.items()
+        }
+        return replace(self, values=self.values[rows], structural=self.structural[rows], further=further)
 
 
 @dataclass(frozen=True)
@@ -73,3 +92,4 @@ class CheckpointResults:
     failed: int  # of the units of its sweeps
     units: int
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)  # by kind, where it was asked for
+    narrowings: Mapping[str, Narrowing] = field(default_factory=dict)  # by kind, where it was asked for

@@ -46,7 +46,13 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], c
 
         corruption = Corruption(choice.corruption, seed=seed)
         maps = fact_maps(
-            checkpoint.model, pairs, corruption, spec.sweep.metrics, component=choice.component, direction=direction
+            checkpoint.model,
+            pairs,
+            corruption,
+            spec.sweep.metrics,
+            component=choice.component,
+            direction=direction,
+            memory=spec.sweep.memory,
         )
         words = [
             {"metric": each.metric, "facts": list(each.facts), "pairs": each.pairs, "left_out": dict(each.left_out)}
@@ -61,6 +67,7 @@ def _unit(study: Study, checkpoint: Checkpoint, questions: Sequence[Question], c
         **run_on(study),
         "direction": direction,
         "metrics": spec.sweep.metrics,
+        "memory": spec.sweep.memory,
         "pairs": pair_rows(pairs),
         "seed": seed,
     }

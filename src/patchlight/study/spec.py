@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
+Screened = Literal[Component, "head_out", "q", "k", "v", "mlp_hidden"]
+Estimate = Literal["attribution", "atp_star", "integrated"]
 OtherCorruption = Literal["gaussian", "mean", "zero", "resample"]
 Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logprob", "prob", "kl", "rank"]
 Metrics = Annotated[
@@ -123,6 +125,21 @@ class Pairs(Section):
     max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
 
 
+class Screening(Section):
+    """How sites are narrowed before a closer look: estimates order them, the first are patched exactly."""
+
+    method: Estimate = Field(
+        default="attribution",
+        description="attribution for what sublayers and heads write, atp_star for q and k, integrated for the stream.",
+    )
+    components: tuple[Screened, ...] = Field(default=("attn_out", "mlp_out"), min_length=1)
+    candidates: float = Field(default=0.1, gt=0, le=1, description="Share of the sites that is patched exactly.")
+    audit: int = Field(default=60, ge=0, description="Rejected sites drawn at random and patched exactly, too.")
+    threshold: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of the gap from which an effect counts as found or missed."
+    )
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -136,7 +153,20 @@ class Sweep(Section):
     corruptions: tuple[OtherCorruption, ...] = Field(
         default=(), description="Measure the first direction again with these corruptions: do the maps agree?"
     )
+    screening: Screening | None = Field(
+        default=None, description="Narrow the sites of more components on the discovery facts, in the first direction."
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
+    memory: ByteSize = Field(
+        default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."
+    )
+
+    @model_validator(mode="after")
+    def estimates_are_of_logits(self) -> Sweep:
+        """Refuse a screening under a first metric whose gradient nothing reads."""
+        if self.screening and self.metrics[0] != "logit_diff":
+            raise ValueError("`screening` reads the logit difference: put logit_diff first, or leave out `screening`")
+        return self
 
 
 class Statistics(Section):
@@ -223,15 +253,20 @@ class Study:
         return str(beside.resolve()) if beside is not None and beside.exists() else source
 
 
-def read_study(path: Path) -> Study:
-    """The study in a YAML file.
+def read_study(path: Path, *, device: str | None = None, memory: str | None = None) -> Study:
+    """The study in a YAML file; `device` and `memory` take the place of what it says of them.
 
     Raises:
         InputError: the file is missing, is not YAML, does not follow the schema (with file:line:column),
-            or names corpus files that do not exist.
+            or names corpus files that do not exist; an option has no such value.
 
     """
-    study = Study(load_yaml(path, StudySpec, code="study"), path)
+    spec: StudySpec = load_yaml(path, StudySpec, code="study")
+    if device is not None:
+        spec = spec.model_copy(update={"model": _with(spec.model, "device", device)})
+    if memory is not None:
+        spec = spec.model_copy(update={"sweep": _with(spec.sweep, "memory", memory)})
+    study = Study(spec, path)
     for file in study.corpus_files:
         if not file.exists():
             raise InputError(
@@ -241,6 +276,14 @@ def read_study(path: Path) -> Study:
                 fix="check `corpus.files`; paths are relative to the study file",
             )
     return study
+
+
+def _with(section: Section, option: str, value: str) -> Section:
+    try:
+        return type(section).model_validate({**section.model_dump(by_alias=True), option: value})
+    except ValidationError as error:
+        what = f"--{option} {value}: {error.errors()[0]['msg']}"
+        raise InputError("study-option", what, fix="for example --device cuda:0, --memory 2GiB") from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,15 +12,16 @@ from patchlight.errors import GateFailed, InputError, Place, UnitsFailed
 from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
-from patchlight.report.contents import ReportContents
+from patchlight.report.contents import Narrowing, ReportContents
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
 from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
 from patchlight.study.questions import questions_of
-from patchlight.study.results import Checkpoint, CheckpointResults, Question, SweepResult
+from patchlight.study.results import Checkpoint, CheckpointResults, FurtherMetric, Question, SweepResult
 from patchlight.study.robustness import robustness_of, robustness_units
+from patchlight.study.screening import narrowings_of, screening_units
 from patchlight.study.spec import Study
 from patchlight.verify.agreement import Robustness
 
@@ -136,6 +137,8 @@ def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> Check
         return CheckpointResults(checkpoint, asked, None, (), (), 0, 0)
     identities = here.one(stages.identities_unit(here.study, checkpoint, [question.pair for question in questions]))
     _require_identities(identities, checkpoint)
+    # First, so that a component which the model cannot give is refused before the long work.
+    narrowings = _narrowings(here, checkpoint, questions)
     units = stages.sweep_units(here.study, checkpoint, questions)
     ran = here.run([unit for _, unit in units])
     sweeps = _joined(units, ran, len(questions))
@@ -148,7 +151,14 @@ def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> Check
         len(ran.failures),
         len(units),
         _robustness(here, checkpoint, questions),
+        narrowings,
     )
+
+
+def _narrowings(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, Narrowing]:
+    units = screening_units(here.study, checkpoint, questions)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return narrowings_of((kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts)
 
 
 def _robustness(
@@ -181,18 +191,22 @@ def _joined(units: Sequence[tuple[stages.Asked, Unit]], ran: Ran, pairs: int) ->
         if artifact is not None:
             key = (asked.component, asked.direction, asked.control)
             parts.setdefault(key, []).append((asked.pairs, artifact.tensors("effects")))
-    return tuple(SweepResult(*key, *_stacked(of_sweep, pairs)) for key, of_sweep in parts.items())
+    return tuple(_stacked(key, of_sweep, pairs) for key, of_sweep in parts.items())
 
 
-def _stacked(parts: Sequence[tuple[range, dict[str, np.ndarray]]], pairs: int) -> tuple[np.ndarray, np.ndarray]:
+def _stacked(
+    key: tuple[str, str, bool], parts: Sequence[tuple[range, dict[str, np.ndarray]]], pairs: int
+) -> SweepResult:
     layers = parts[0][1]["values"].shape[1]
     length = max(tensors["values"].shape[2] for _, tensors in parts)
-    values, structural = (
-        np.full((pairs, layers, length), np.nan),
-        np.zeros((pairs, layers, length), dtype=bool),
-    )
+    whole = {
+        name: np.full((pairs, layers, length)[: tensor.ndim], False if tensor.dtype == bool else np.nan)
+        for name, tensor in parts[0][1].items()
+    }
     for chunk, tensors in parts:
-        width = tensors["values"].shape[2]
-        values[chunk.start : chunk.stop, :, :width] = tensors["values"]
-        structural[chunk.start : chunk.stop, :, :width] = tensors["structural"]
-    return values, structural
+        for name, tensor in tensors.items():
+            part = slice(chunk.start, chunk.stop), slice(None), slice(tensor.shape[-1])
+            whole[name][part[: tensor.ndim]] = tensor
+    names = [name for name in whole if f"{name}.clean" in whole]
+    further = {name: FurtherMetric(whole[name], whole[f"{name}.clean"], whole[f"{name}.corrupted"]) for name in names}
+    return SweepResult(*key, whole["values"], whole["structural"], further)

@@ -111,7 +111,7 @@ def upper_bound(missed: int, audited: int) -> float:
     return 1.0 if missed == audited else float(stats.beta.ppf(CONFIDENCE, missed + 1, audited - missed))
 
 
-def screening(
+def screen_sites(
     model: Model,
     pairs: Sequence[Pair],
     *,

@@ -158,8 +158,7 @@ def compare(
 ) -> Robustness:
     """The matrix made of measured maps, the default's first. Raises InputError where no site can be ranked."""
     default = maps[0]
-    settled = np.any([each.settled for each in maps], axis=0)
-    ranked = ~settled & ((default.gap > 0).sum(axis=0) >= max(1, min(FEWEST, len(default.facts))))
+    ranked = rankable(maps)
     if not ranked.any():
         what = f"no site of {component} can be ranked: {len(default.facts)} facts pass the gap gate under the default"
         raise InputError("verify-nothing-to-rank", what, fix="give pairs that the model answers, or another component")
@@ -178,6 +177,14 @@ def compare(
         stability=stability,
         cells=tuple(_cell(each, default, ranked, count, present, stability, seed, resamples) for each in maps),
     )
+
+
+def rankable(maps: Sequence[FactMap]) -> Bool[np.ndarray, "layer *head role"]:
+    """The sites that are ranked: no choice settles them, and enough facts have them under the default, the first."""
+    default = maps[0]
+    settled = np.any([each.settled for each in maps], axis=0)
+    ranked: np.ndarray = ~settled & ((default.gap > 0).sum(axis=0) >= max(1, min(FEWEST, len(default.facts))))
+    return ranked
 
 
 def _means(each: FactMap, ranked: Bool[np.ndarray, "layer *head role"]) -> Float[np.ndarray, "fact site"]:

@@ -1,0 +1,106 @@
+"""A study's screening: what it is asked, what it gives back from the store, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import BloomConfig, BloomForCausalLM
+
+from patchlight import load_model
+from patchlight.errors import InputError
+from patchlight.packs.read import read_pack
+from patchlight.run.units import Unit
+from patchlight.store.results import Artifact
+from patchlight.study import stages
+from patchlight.study.questions import questions_of
+from patchlight.study.results import Checkpoint, Question
+from patchlight.study.screening import narrowings_of, screening_units
+from patchlight.study.spec import Study, read_study
+from patchlight.trace.screening import screen_sites
+
+Stored = Callable[[Unit], Artifact]
+SWEEP = "sweep: {screening: {components: [mlp_out, head_out], candidates: 0.2, audit: 5, threshold: 0.2}, "
+
+
+@pytest.fixture
+def asked(study: Path, stored: Stored) -> tuple[Study, Checkpoint, list[Question]]:
+    """A study that screens, its model, and the questions that the model answers."""
+    study.write_text(study.read_text().replace("sweep: {", SWEEP))
+    read = read_study(study)
+    checkpoint = stages.loaded_checkpoint(read)
+    assert checkpoint is not None
+    unit = stages.questions_unit(read, read_pack(read.pack_source), checkpoint)
+    return read, checkpoint, questions_of(stored(unit))
+
+
+def units(asked: tuple[Study, Checkpoint, Sequence[Question]]) -> dict[str, Unit]:
+    return dict(screening_units(*asked))
+
+
+def test_the_discovery_facts_of_a_kind_are_screened_and_read_back_as_they_were(asked, stored: Stored) -> None:
+    study, checkpoint, questions = asked
+    unit = units(asked)["associative"]
+    found = narrowings_of([("associative", stored(unit))])["associative"]
+    facts = {question.pair.fact for question in questions if question.pair.kind == "associative"}
+    discovery, confirmation = stages.facts_split(study, "associative", facts)
+    pairs = [question.pair for question in questions if question.pair.fact in discovery]
+    assert discovery | confirmation == facts
+    assert 0 < len(discovery) < len(facts)
+    directly = screen_sites(
+        checkpoint.model, pairs, components=("mlp_out", "head_out"), candidates=0.2, audit=5, threshold=0.2,
+        seed=stages.seed_of(study, "screening", "associative"),
+    )  # fmt: skip
+    assert found.left_out == 0
+    assert found.screening.figures() == directly.figures()
+    assert found.screening.sites == directly.sites
+    np.testing.assert_array_equal(found.screening.exact, directly.exact)
+    np.testing.assert_array_equal(found.screening.estimate, directly.estimate)
+
+
+def test_answers_that_begin_alike_are_left_out_and_counted(asked, stored: Stored) -> None:
+    study, checkpoint, questions = asked
+    of_kind = [question for question in questions if question.pair.kind == "definitional"]
+    discovery, _ = stages.facts_split(study, "definitional", {question.pair.fact for question in of_kind})
+
+    def alike(question: Question) -> Question:
+        return dataclasses.replace(
+            question, pair=dataclasses.replace(question.pair, correct=" red fox", wrong=" red owl")
+        )
+
+    one = min(discovery)
+    some = [alike(question) if question.pair.fact == one else question for question in of_kind]
+    found = narrowings_of([("definitional", stored(units((study, checkpoint, some))["definitional"]))])
+    assert found["definitional"].left_out == sum(question.pair.fact == one for question in of_kind) > 0
+    assert found["definitional"].screening.facts == len(discovery) - 1
+    every = [alike(question) for question in of_kind]
+    assert narrowings_of([("", stored(units((study, checkpoint, every))["definitional"]))]) == {}
+
+
+def test_queries_of_a_family_whose_attention_cannot_be_reached_are_refused(
+    asked, stored: Stored, tmp_path: Path
+) -> None:
+    study, checkpoint, questions = asked
+    tokenizer = checkpoint.model.tokenizer
+    BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=2, n_head=2)).save_pretrained(
+        tmp_path
+    )
+    tokenizer.save_pretrained(tmp_path)
+    study.file.write_text(study.file.read_text().replace("[mlp_out, head_out]", "[q]"))
+    bloom = Checkpoint("base", "bloom", lambda: load_model(tmp_path))
+    with pytest.raises(InputError) as refused:
+        stored(units((read_study(study.file), bloom, questions))["definitional"])
+    assert refused.value.code == "model-no-component"
+    assert "choose head_out or attn_out" in str(refused.value)
+
+
+def test_a_unit_goes_by_its_settings_and_its_discovery_pairs(asked) -> None:
+    study, checkpoint, questions = asked
+    plain = units(asked)["definitional"].hash
+    study.file.write_text(study.file.read_text().replace("audit: 5", "audit: 6"))
+    assert units((read_study(study.file), checkpoint, questions))["definitional"].hash != plain
+    without = dataclasses.replace(study, spec=study.spec.model_copy(update={"sweep": type(study.spec.sweep)()}))
+    assert units((without, checkpoint, questions)) == {}
