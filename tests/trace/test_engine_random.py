@@ -23,7 +23,7 @@ from patchlight.trace.sweep import sweep
 FAMILIES = ["gpt2", "llama", "gpt_neox", "gemma2", "mistral", "mixtral", "phi", "granite", "bloom", "falcon", "mpt"]
 
 EXAMPLES = 15
-DEFAULT = {"q", "k", "v", "head_out", "attn_out", "mlp_out"}
+USUAL = {"q", "k", "v", "head_out", "attn_out", "mlp_out"}
 
 
 def components(model) -> list[str]:
@@ -65,7 +65,7 @@ def check(data, model, oracle_logits, rtol: float, atol: float) -> None:
     read = data.draw(st.integers(1, min(3, length)), "read")
     memory = data.draw(st.sampled_from([1, 2000, 1 << 20]), "memory")
     tokens = data.draw(st.sampled_from([1, 9, 512]), "tokens a call")
-    held = st.just(DEFAULT) | st.just(DEFAULT) | st.sets(st.sampled_from(sorted(DEFAULT)))
+    held = st.just(USUAL) | st.just(USUAL) | st.sets(st.sampled_from(sorted(USUAL)))
     known = {"k", "v"} | data.draw(held, "what the recipient's run holds")
     known -= set() if model.family.interface else {"q"}
     donors, recipients = (torch.tensor(ids) for ids in zip(*pairs, strict=True))
