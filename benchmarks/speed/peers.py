@@ -205,7 +205,7 @@ class NNsight:
 
 
 class Patchlight:
-    """Patchlight: every place of every pair as a row of one replay."""
+    """Patchlight: a sweep for each component, as its users call it; the sweep captures the reference runs itself."""
 
     a_forward_each = False
 
@@ -215,30 +215,31 @@ class Patchlight:
         self.model = load_model(folder, device=device, dtype=str(dtype).removeprefix("torch."))
 
     def capture(self, prompts: Prompts, components: Collection[str]) -> Captured:
-        from patchlight.trace.capture import capture
-        from patchlight.trace.engine import needed
+        from patchlight import TokenPair
 
         donor, recipient, answers = tensors(prompts, "cpu")
-        wanted = [needed(component, self.model) for component in components]
-        of_recipient = set().union(*(recipients for recipients, _ in wanted))
-        of_donor = set().union(*(donors for _, donors in wanted))
-        received = capture(self.model, recipient, of_recipient)
-        given = capture(self.model, donor, of_donor, before=received)
-        return Captured(donor, recipient, answers, (received, given))
+        columns = (prompts.donor, prompts.recipient, [row[:1] for row in prompts.answers])
+        wrong = [row[1:] for row in prompts.answers]
+        pairs = [TokenPair(*map(tuple, row)) for row in zip(*columns, wrong, strict=True)]
+        return Captured(donor, recipient, answers, pairs)
 
     def replace(self, captured: Captured, places: Sequence[Place]) -> Tensor:
-        from patchlight.records import Site
-        from patchlight.trace import metrics
-        from patchlight.trace.engine import replay
-        from patchlight.trace.rows import Rows
-        from patchlight.trace.sweep import MEMORY
+        maps = {
+            (component, every): torch.from_numpy(self._swept(captured, component, every).values)
+            for component, every in {(place.component, place.position is None) for place in places}
+        }
+        return torch.stack([maps[place.component, place.position is None][_cell(place)] for place in places])
 
-        sites = [[Site(*place)] for place in places]
-        pair = [number for number in range(captured.pairs) for _ in places]
-        rows = Rows.of(pair, sites * captured.pairs, captured.recipient.shape[1])
-        normed = replay(self.model, *captured.kept, rows, memory=MEMORY // 2)
-        answers = captured.answers[rows.pair].to(normed.device)
-        return metrics.measure(self.model, "logit_diff", normed[:, -1], answers).view(captured.pairs, -1).T
+    def _swept(self, captured: Captured, component: str, every: bool) -> Any:
+        from patchlight import sweep
+
+        return sweep(self.model, captured.kept, component=component, positions="all" if every else "each")
+
+
+def _cell(place: Place) -> tuple[slice | int, ...]:
+    """Where a place lies in a sweep's values."""
+    head = [] if place.head is None else [place.head]
+    return slice(None), place.layer, *head, place.position or 0
 
 
 PEERS: dict[str, type[Peer]] = {

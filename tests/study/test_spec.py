@@ -50,7 +50,7 @@ def test_a_screening_is_off_until_it_is_asked_for_and_has_the_defaults_of_the_li
     assert read_study(written(tmp_path, LEAST)).spec.sweep.screening is None
     asked = read_study(written(tmp_path, LEAST + "sweep: {screening: {}}\n")).spec.sweep.screening
     assert asked is not None
-    defaults = inspect.signature(screening).parameters
+    defaults = inspect.signature(screen_sites).parameters
     assert asked.model_dump() == {name: defaults[name].default for name in asked.model_dump()}
 
 

@@ -1,4 +1,4 @@
-"""Run as a process of its own: a sweep whose budget is larger than what the process may have (arguments: MiB)."""
+"""Run as a process of its own: a sweep whose budget is larger than what the process may have (argument: MiB)."""
 
 from __future__ import annotations
 
@@ -43,5 +43,4 @@ def tried(mebibytes: int) -> str:
     return f"{len(batches)} batches, {len(effects.values)} pairs, right: {right}"
 
 
-for argument in sys.argv[1:]:
-    print(tried(int(argument)))
+print(tried(int(sys.argv[1])))

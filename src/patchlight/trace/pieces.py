@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-TOKENS_PER_CALL = 1024  # matrix products at full rate, and what a block allocates stays in a processor's cache
+TOKENS_PER_CALL = 2048  # matrix products at full rate, and what a block allocates stays in a processor's cache
 
 # How the attention of a piece is fed.
 RUN = 0  # by this call's own projections
