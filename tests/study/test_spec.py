@@ -14,6 +14,7 @@ from patchlight.packs.spec import PackFile
 from patchlight.study.spec import Estimate, Screened, json_schema, read_study
 from patchlight.trace.changes import ESTIMATED
 from patchlight.trace.gradients import METHODS
+from patchlight.trace.screening import screen_sites
 
 ROOT = Path(__file__).parents[2]
 LEAST = """\
