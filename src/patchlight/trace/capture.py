@@ -66,8 +66,8 @@ def capture(
 
     The last `read` positions are read. `embed` takes the place of the token embeddings (a corruption). `before`, a
     run of prompts that begin alike, saves what they share: in front of the first token that differs in any of them,
-    activations are its own where it holds them, else NaN; it has to hold `k` and `v`. `products` of `bfloat16` are a
-    third faster and coarse: for orientation only.
+    activations are its own where it holds them, else NaN; it has to hold `k` and `v`. `products` of `bfloat16` are
+    coarse: for orientation only.
 
     Raises InputError where the prompts are longer than the model's context, the model is in training mode, or an
     activation is not finite.
