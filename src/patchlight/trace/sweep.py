@@ -95,7 +95,7 @@ def sweeps(
     the hidden neurons of `mlp_hidden` into so many equal groups. `corruption` says how corrupted runs are made (see
     `Corruption`; a word stands for its usual settings); the metric is the mean over its draws. `donors`, a prompt (or
     its token ids) for each pair of equal length in tokens, replaces the run that gives (a control). `products` of
-    `bfloat16` are faster and coarse, for orientation: never quote them.
+    `bfloat16` are coarse, for orientation: never quote them.
 
     `on_progress` gets the cells done and all cells (more where both answers or several draws have to be run).
     `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the
