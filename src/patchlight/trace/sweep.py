@@ -324,7 +324,7 @@ def measured(work: Work, on_progress: Callable[[int, int], None] | None) -> Iter
                 raise
             if work.settings.memory <= asked >> HALVINGS:
                 least = work.settings.memory
-                what = f"memory ran out with a budget of {asked} bytes, and with each half of it down to {least}"
+                what = f"memory ran out with a budget of {asked} bytes, and with every half down to {least}: {error}"
                 fix = "close other programs, give fewer or shorter pairs, or a machine with more memory"
                 raise BudgetExceeded("trace-out-of-memory", what, where=work.model.name, fix=fix) from error
             work = replace(work, settings=replace(work.settings, memory=work.settings.memory // 2))
@@ -349,13 +349,9 @@ def _counter(on_progress: Callable[[int, int], None] | None, done: int, total: i
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """The device's error has a class of its own; the allocator of the CPU raises a plain RuntimeError."""
-    said = str(error)
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "can't allocate memory" in said
-        or "not enough memory" in said
-    )
+    """The device's error has a class of its own; the CPU's are plain RuntimeErrors, and oneDNN's name no cause."""
+    said = ("can't allocate memory", "not enough memory", "create a primitive", "execute a primitive")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)
 
 
 @torch.inference_mode()
