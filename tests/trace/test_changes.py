@@ -16,8 +16,9 @@ from patchlight.pairs.align import align
 from patchlight.records import Site
 from patchlight.trace.capture import capture
 from patchlight.trace.changes import ESTIMATED, estimate, patch_cells
-from patchlight.trace.engine import needed, replay
+from patchlight.trace.engine import replay
 from patchlight.trace.gradients import METHODS, metric
+from patchlight.trace.plan import needed
 from patchlight.trace.rows import Rows
 from patchlight.trace.sweep import sweep
 

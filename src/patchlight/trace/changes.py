@@ -13,8 +13,9 @@ from patchlight.errors import InputError
 from patchlight.pairs.align import Alignment, align
 from patchlight.records import Pair
 from patchlight.trace.capture import capture
-from patchlight.trace.engine import needed, replay
+from patchlight.trace.engine import replay
 from patchlight.trace.gradients import ATTENTION, METHODS, STEPS, STREAM, Exchange, estimated, metric, reads
+from patchlight.trace.plan import needed
 from patchlight.trace.rows import ALL, COMPONENTS, Rows
 from patchlight.trace.sites import check_component
 from patchlight.trace.sweep import DIRECTIONS, MEMORY

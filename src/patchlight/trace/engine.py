@@ -10,22 +10,26 @@ as a cache, one start a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from patchlight.errors import InputError
+from patchlight.trace.abreast import Stopped, abreast, lanes
 from patchlight.trace.capture import Run
 from patchlight.trace.held import Held, New
 from patchlight.trace.hooks import at_positions, attention, hooked
 from patchlight.trace.kernels import Projections, faster
 from patchlight.trace.past import ARGUMENT, Past, suffix_arguments
-from patchlight.trace.patches import ABSENT, Patches
+from patchlight.trace.patches import ABSENT, Patches, hooked_components
 from patchlight.trace.pieces import KEPT, RUN, TAKEN, Piece, by_row, chunks, groups
-from patchlight.trace.plan import Plan
+from patchlight.trace.plan import Plan, shares
 from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
@@ -61,38 +65,41 @@ def replay(
     differs = recipient.ids != donor.ids if differs is None else differs
     working = rows.working(differs, model.n_layers, recipient.read)
     live = working.live
-    with faster(model, products) as projections:
-        for part in _passes(working.take(live), recipient, model, memory):
-            one = _Pass(model, recipient, donor, working.take(live[part]), projections)
-            result[live[part].to(model.device)] = one.run()
+    count = lanes(model.device)
+    per_token = model.width * result.element_size() * 3 // 2  # the stream, and vectors on their way in
+    cut = shares(working.take(live), model.n_layers, recipient.length, count, memory // count // per_token)
+    parts = [live[part] for part in cut]
+    with faster(model, products) as projections, _ways_in(model, working):
+        passes = [partial(_passed, model, recipient, donor, working.take(part), projections) for part in parts]
+        for place, final in abreast(passes, count):
+            result[parts[place].to(model.device)] = final
             if on_pass:
-                on_pass(len(part))
+                on_pass(len(parts[place]))
     return result
 
 
-def needed(components: str | Collection[str], model: Model) -> tuple[set[str], set[str]]:
-    """What `capture` should keep of a recipient and of a donor, so that a component, or several, can be replaced.
+@contextmanager
+def _ways_in(model: Model, rows: Rows) -> Iterator[None]:
+    """Within it, the attention and the components of the model are in the hands of the pass that runs in a thread."""
 
-    The engine gives the same values whatever else the recipient's run holds, with more work.
-    """
-    recipient, donor = {"q", "k", "v"} if model.family.interface else {"k", "v"}, set()
-    for component in {components} if isinstance(components, str) else components:
-        if component == "mlp_out" or (component == "attn_out" and model.parallel):
-            recipient.add(component)  # enters by its difference
-        elif component in ("head_out", "attn_out", "resid_mid", "mlp_hidden"):
-            recipient.add("head_out")  # what comes out of attention stays
-        if component not in ("embed", "resid_pre", "resid_post", "final_norm", "logits"):
-            donor.add(component)
-    return recipient, donor
+    def act(name: str, layer: int, tensor: Tensor) -> Tensor | None:
+        return _running.get().edit(name, layer, tensor)
+
+    with ExitStack() as stack:
+        if model.family.interface:
+            stack.enter_context(attention(model, lambda *given, **rest: _running.get().attend(*given, **rest)))
+        stack.enter_context(hooked(model, {name: partial(act, name) for name in hooked_components(rows)}))
+        yield
 
 
-def _passes(rows: Rows, recipient: Run, model: Model, memory: int) -> Iterator[Int[Tensor, "some"]]:
-    """Cuts rows, in order, so that the tokens of each part fit."""
-    per_token = model.width * recipient.final.element_size() * 3 // 2  # the stream, and vectors on their way in
-    size = recipient.length - rows.first(rows.position)
-    part = (size.cumsum(0) - 1) // max(recipient.length, memory // per_token)
-    for number in part.unique():
-        yield (part == number).nonzero().squeeze(1)
+@torch.inference_mode()
+def _passed(
+    model: Model, recipient: Run, donor: Run, rows: Rows, projections: Projections, stop: Event
+) -> Float[Tensor, "row step width"]:
+    """The result of one pass."""
+    one = _Pass(model, recipient, donor, rows, projections, stop)
+    _running.set(one)  # each pass has a context of its own
+    return one.run()
 
 
 class _Enough(Exception):
@@ -102,10 +109,12 @@ class _Enough(Exception):
 class _Pass:
     """One pass over the layers for some rows, each of which replaces something."""
 
-    def __init__(self, model: Model, recipient: Run, donor: Run, rows: Rows, projections: Projections) -> None:
+    def __init__(
+        self, model: Model, recipient: Run, donor: Run, rows: Rows, projections: Projections, stop: Event
+    ) -> None:
         self.model, self.recipient, self.donor, self.rows = model, recipient, donor, rows
         self.length, self.read, self.packed = recipient.length, recipient.read, model.family.interface
-        self.projections = projections
+        self.projections, self.stop = projections, stop
         self.plan = Plan.of(rows, model, recipient.sites)
         self.patches = Patches(model, donor, rows)
         self.final = recipient.sites["resid_pre"][-1][rows.pair, -self.read :]
@@ -121,13 +130,9 @@ class _Pass:
 
     def run(self) -> Float[Tensor, "row step width"]:
         """The normed stream at the positions that are read, row by row."""
-        with ExitStack() as stack:
-            if self.packed:
-                stack.enter_context(attention(self.model, self._attend))
-            stack.enter_context(hooked(self.model, {name: self._editor(name) for name in sorted(self.patches.hooked)}))
-            for layer in range(self.model.n_layers):
-                self.layer = layer
-                self._step()
+        for layer in range(self.model.n_layers):
+            self.layer = layer
+            self._step()
         self._finish(self.new.rows, self.plan.position[self.new.rows], self.new.vectors)
         at_end = self.patches.of("resid_pre", self.model.n_layers)
         self._finish(*self.patches.mark(at_end), self.patches.given("resid_pre", self.model.n_layers, at_end))
@@ -236,6 +241,8 @@ class _Pass:
     def _call(
         self, chunk: list[Piece], *, project: bool
     ) -> Iterator[tuple[Piece, Float[Tensor, "row position width"]]]:
+        if self.stop.is_set():
+            raise Stopped
         self._place(chunk)
         self.projections.on = project
         try:
@@ -331,7 +338,7 @@ class _Pass:
 
     # ---- within a block
 
-    def _attend(self, stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, _: Any, **rest: Any) -> Any:
+    def attend(self, stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, _: Any, **rest: Any) -> Any:
         """Attention of packed tokens: each row sees the recipient's keys and values before its own."""
         if self.stash is not None:
             self.stash.extend((q, k, v))
@@ -376,16 +383,16 @@ class _Pass:
         mixed: Tensor = output.flatten(0, 1)
         return mixed
 
-    def _editor(self, name: str) -> Callable[[int, Tensor], Tensor | None]:
+    def edit(self, name: str, layer: int, tensor: Tensor) -> Tensor | None:
+        """What a component gives, with the replacements made; None where there are none."""
         names = (name, "resid_mid") if name == "attn_out" else (name,)
+        asked = [each for each in names if len(self.patches.of(each, layer))]
+        if not asked:
+            return None
+        tensor = tensor.contiguous()
+        for each in asked:
+            self.patches.edit(each, layer, tensor.view(-1, tensor.shape[-1]), self.base, self.flat)
+        return tensor
 
-        def edit(layer: int, tensor: Tensor) -> Tensor | None:
-            asked = [each for each in names if len(self.patches.of(each, layer))]
-            if not asked:
-                return None
-            tensor = tensor.contiguous()
-            for each in asked:
-                self.patches.edit(each, layer, tensor.view(-1, tensor.shape[-1]), self.base, self.flat)
-            return tensor
 
-        return edit
+_running: ContextVar[_Pass] = ContextVar("patchlight_pass")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import local
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -49,8 +50,8 @@ class Packed:
     activation: tuple[str, str] = NONE
 
 
-class Projections:
-    """A switch: while it is off, the projections in front of attention give anything, at no cost."""
+class Projections(local):
+    """A switch in each thread: while it is off, the projections in front of attention give anything, at no cost."""
 
     def __init__(self) -> None:
         self.on = True

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from patchlight.trace.capture import Run
 
 ABSENT = -(1 << 40)
+HOOKED = {"head_out", "attn_out", "resid_mid", "mlp_hidden", "mlp_out"}
+
+
+def hooked_components(rows: Rows) -> list[str]:
+    """The components that have to be reached by hooks: those that are replaced, by the module that has them."""
+    names = {COMPONENTS[index] for index in rows.component.unique().tolist()} & HOOKED
+    return sorted({"attn_out" if name == "resid_mid" else name for name in names})
 
 
 class Patches:
@@ -31,12 +38,6 @@ class Patches:
         }
         self.none = rows.row[:0]
         self.applied = torch.zeros_like(rows.row, dtype=torch.bool)
-
-    @property
-    def hooked(self) -> set[str]:
-        """The components that have to be reached by hooks: those that are replaced, by the module that has them."""
-        names = {name for _, name in self.places} & {"head_out", "attn_out", "resid_mid", "mlp_hidden", "mlp_out"}
-        return {"attn_out" if name == "resid_mid" else name for name in names}
 
     def of(self, name: str, layer: int) -> Int[Tensor, "patch"]:
         """The replacements of a component in a layer."""

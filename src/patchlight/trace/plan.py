@@ -21,6 +21,32 @@ if TYPE_CHECKING:
 BEHIND_ATTENTION = ("head_out", "attn_out", "resid_mid", "mlp_hidden", "mlp_out")
 
 
+def needed(components: str | Collection[str], model: Model) -> tuple[set[str], set[str]]:
+    """What `capture` should keep of a recipient and of a donor, so that a component, or several, can be replaced.
+
+    The engine gives the same values whatever else the recipient's run holds, with more work.
+    """
+    recipient, donor = {"q", "k", "v"} if model.family.interface else {"k", "v"}, set()
+    for component in {components} if isinstance(components, str) else components:
+        if component == "mlp_out" or (component == "attn_out" and model.parallel):
+            recipient.add(component)  # enters by its difference
+        elif component in ("head_out", "attn_out", "resid_mid", "mlp_hidden"):
+            recipient.add("head_out")  # what comes out of attention stays
+        if component not in ("embed", "resid_pre", "resid_post", "final_norm", "logits"):
+            donor.add(component)
+    return recipient, donor
+
+
+def shares(rows: Rows, n_layers: int, length: int, count: int, tokens: int) -> list[Int[Tensor, "some"]]:
+    """Cuts rows, in order, into parts of at most so many tokens, and into `count` shares of equal work at least."""
+    size = length - rows.first(rows.position)
+    work = (size * (n_layers + 1 - rows.first(rows.layer))).cumsum(0)
+    share = (work - 1) * count // work[-1:]
+    full = (size.cumsum(0) - 1) // max(length, tokens)
+    part = share * len(size) + full
+    return [(part == number).nonzero().squeeze(1) for number in part.unique()]
+
+
 @dataclass(frozen=True)
 class Plan:
     """For each row: where it joins, and how.

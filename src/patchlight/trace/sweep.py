@@ -17,8 +17,9 @@ from patchlight.trace.capture import Run, capture
 from patchlight.trace.cells import POSITIONS, Cells, Grid, columns_of, require_known, sites_of
 from patchlight.trace.corruptions import Corruption, Replaced, as_corrupted, as_corruption, embeddings, replaced
 from patchlight.trace.effects import Effects
-from patchlight.trace.engine import needed, replay
+from patchlight.trace.engine import replay
 from patchlight.trace.kernels import check_products, faster
+from patchlight.trace.plan import needed
 from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
