@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from patchlight.errors import InputError
-from patchlight.judge.evidence import Evidence, find_candidates, ranked_map
+from patchlight.judge.evidence import ComponentMap, Evidence, find_candidates, ranked_map
 from patchlight.judge.verdict import REASONS, Verdict, judge
 from patchlight.records import Site
 
@@ -116,9 +116,7 @@ def test_a_model_that_answers_almost_nothing_has_no_knowledge_to_localise(simula
 def test_no_pair_at_all_is_an_answer_too(simulate: Simulate) -> None:
     evidence = simulate("localised", 0, facts=10)
     empty = {
-        name: replace(
-            part, recovery=part.recovery[:0], damage=part.damage[:0], nulls={"another-fact": part.recovery[:0]}
-        )
+        name: ComponentMap(part.recovery[:0], part.damage[:0], part.structural, {"another-fact": part.recovery[:0]})
         for name, part in evidence.components.items()
     }
     nothing = replace(evidence, components=empty, gaps=evidence.gaps[:0], facts=(), templates=())

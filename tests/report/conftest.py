@@ -77,11 +77,13 @@ LOCALISED = Verdict(
         Reason("beats-control", {"site": SITE, "null": "another-fact", "low": 0.55, "control_high": 0.08}),
         Reason("few-sites-carry", {"share": 0.08, "high": 0.1, "sites": 48}),
     ),
-    (Reason("joint-effect-not-measured"), Reason("nulls-missing", {"nulls": "permuted, random-donor"}), Reason("thresholds-not-calibrated")),
+    (Reason("joint-effect-not-measured"), Reason("nulls-missing", {"nulls": "permuted, before"}),
+     Reason("thresholds-not-calibrated")),
     (
         Candidate(
             Site("mlp_out", 1, None, "subject_last"), 0.0004, 0.002,
-            Interval(0.62, 0.55, 0.69, 9), Interval(0.58, 0.5, 0.66, 9), {"another-fact": Interval(0.02, -0.05, 0.08, 9)},
+            Interval(0.62, 0.55, 0.69, 9), Interval(0.58, 0.5, 0.66, 9),
+            {"another-fact": Interval(0.02, -0.05, 0.08, 9)},
         ),
     ),
 )  # fmt: skip

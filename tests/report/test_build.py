@@ -271,8 +271,8 @@ def test_the_layers_clear_of_the_control_are_named(contents):
     lower = dataclasses.replace(effects.effect, high=high - 1)
     estimate = dataclasses.replace(effects.effect, low=low)
     plain = dataclasses.replace(
-        effects, effect=estimate, nulls={"permuted": lower, "another-fact": dataclasses.replace(lower, high=high)}, direction="denoise",
-        structural=np.zeros_like(effects.structural),
+        effects, effect=estimate, nulls={"permuted": lower, "another-fact": dataclasses.replace(lower, high=high)},
+        direction="denoise", structural=np.zeros_like(effects.structural),
     )  # fmt: skip
     point = contents.checkpoints[0]
     kinds = (dataclasses.replace(point.kinds[0], maps=(plain,), examples=()),)

@@ -45,11 +45,11 @@ def test_each_cell_is_a_plain_forward_with_a_push_of_equal_norm(name, component,
     for layer, put in enumerate(made):
         sizes = [(each - before[layer]).unflatten(-1, (-1, width)).norm(dim=-1) for each in (put, usual[layer])]
         torch.testing.assert_close(*sizes, rtol=1e-9, atol=1e-11)
-        reached = component
+        reached, reaching = component, put
         if component == "resid_mid":  # reached through what attention adds to the block's input
-            reached, put = "attn_out", put - activation(model, received, "resid_pre", layer)
+            reached, reaching = "attn_out", put - activation(model, received, "resid_pre", layer)
         expected = [
-            [patched(model, received, reached, layer, at, put, part) for at in range(len(CLEAN))] for part in parts
+            [patched(model, received, reached, layer, at, reaching, part) for at in range(len(CLEAN))] for part in parts
         ]
         np.testing.assert_allclose(np.atleast_2d(effects.values[0, layer]), expected, rtol=1e-9, atol=1e-11)
 

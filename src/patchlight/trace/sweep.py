@@ -97,7 +97,7 @@ def sweeps(
     the hidden neurons of `mlp_hidden` into so many equal groups. `corruption` says how corrupted runs are made (see
     `Corruption`; a word stands for its usual settings); the metric is the mean over its draws. `donors`, a prompt (or
     its token ids) for each pair of equal length in tokens, replaces the run that gives (a control); a `RandomDonor`
-    gives as large a change in a random direction. `products` of `bfloat16` are coarse, for orientation: never quote them.
+    gives as large a change in a random direction. `products` of `bfloat16` are coarse: never quote them.
 
     `on_progress` gets the cells done and all cells (more where both answers or several draws have to be run).
     `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the
