@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float
 
 from patchlight.judge.statistics import IntervalMap
 from patchlight.records import Site
-from patchlight.report import tables
 from patchlight.report.charts import colour, interval_words
 from patchlight.report.contents import KindResult, Measured, ReportContents
 from patchlight.report.figures import Figure, Panel, counts
 from patchlight.report.svg import GREY, Canvas, Drawing
-from patchlight.report.tables import Table
+from patchlight.report.tables import Table, download
 from patchlight.report.texts import Texts, site_words
 
 WIDE, TALL, MARGIN = 15, 7, 22  # pixels: a cell's width and height, and the layer numbers
+COLUMNS = ("model", "component", "direction", "control", "layer", "role", "estimate", "low", "high", "facts")
 SHADES = 40  # of the scale from -1 to 1; what one shade has is drawn as one path
 
 
@@ -30,13 +30,13 @@ def null_figure(contents: ReportContents, kind: str, component: str, texts: Text
     if not found:
         return None
     names = {"kind": texts.word("kind", kind), "component": texts.word("component", component)}
-    rows = [row for each in found for row in tables.effect_rows(each, each.effects.roles, texts)]
+    rows = [row for each in found for row in _rows(each, texts)]
     return Figure(
         texts("nulls.figure", **names),
         [list(_panels(each, texts)) for each in found],
         texts("nulls.caption", counts=counts(found, texts), **names),
         [_reach(each, texts) for each in found],
-        tables.download(("nulls", kind, component), tables.EFFECT_COLUMNS, rows),
+        download(("nulls", kind, component), COLUMNS, rows),
     )
 
 
@@ -73,6 +73,15 @@ def _panels(each: Measured, texts: Texts) -> Iterator[Panel]:
         words = {"null": texts.word("null", name), **each.names(texts)}
         drawing = small_map(null.estimate, texts("nulls.label", **words), structural=each.effects.structural)
         yield Panel(texts("nulls.panel", **words), drawing)
+
+
+def _rows(each: Measured, texts: Texts) -> Iterator[tuple[object, ...]]:
+    effects, model = each.effects, texts.pick(each.checkpoint.name)
+    for name, null in effects.nulls.items():
+        for layer, column in np.ndindex(effects.structural.shape):
+            numbers = [float(values[layer, column]) for values in (null.estimate, null.low, null.high)]
+            place = (layer, effects.roles[column])
+            yield (model, effects.component, effects.direction, name, *place, *numbers, int(null.n[layer, column]))
 
 
 def _reach(each: Measured, texts: Texts) -> Table:

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import numpy as np
 
 from patchlight.judge.statistics import IntervalMap
-from patchlight.records import NULLS
 from patchlight.report.charts import interval_words, percent, runs
 from patchlight.report.contents import EffectMap, Example, ExampleMap, Measured, TrainingCurve
 from patchlight.report.svg import readable
@@ -23,7 +22,6 @@ INTERVAL = ("estimate", "low", "high")
 EFFECT_COLUMNS = (
     *("model", "component", "direction", "layer", "role", "estimate", "low", "high", "facts"),
     *("control_estimate", "control_low", "control_high", "by_construction", "passes_threshold"),
-    *(f"{null}_{name}" for null in NULLS for name in INTERVAL),
 )
 EXAMPLE_COLUMNS = ("component", "direction", "layer", "position", "word", "share_of_gap", "by_construction")
 TRAINING_COLUMNS = ("step", "train_loss", "validation_loss")
@@ -124,11 +122,6 @@ def effect_rows(each: Measured, roles: Sequence[str], texts: Texts) -> Iterable[
                 *(*_numbers(effects.effect, cell), int(effects.effect.n[cell])),
                 *(nothing if effects.control is None else _numbers(effects.control, cell)),
                 *(int(effects.structural[cell]), int(effects.significant[cell])),
-                *(
-                    number
-                    for null in NULLS
-                    for number in (_numbers(effects.nulls[null], cell) if null in effects.nulls else nothing)
-                ),
             )
 
 
