@@ -18,7 +18,7 @@ from patchlight.report.svg import GREY, Canvas, Drawing
 from patchlight.report.tables import Table, download
 from patchlight.report.texts import Texts, site_words
 
-WIDE, TALL, MARGIN = 15, 7, 22  # pixels: a cell's width and height, and the layer numbers
+WIDE, TALL, MARGIN = 22, 7, 22  # pixels: a cell's width and height, and the layer numbers
 COLUMNS = ("model", "component", "direction", "control", "layer", "role", "estimate", "low", "high", "facts")
 SHADES = 40  # of the scale from -1 to 1; what one shade has is drawn as one path
 
