@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from functools import total_ordering
 from itertools import groupby
 from operator import index
+from typing import Literal
 
 from patchlight.errors import InputError
 
+Null = Literal["another-fact", "permuted", "random-donor", "random-init", "before"]
+DONOR_NULLS: tuple[Null, ...] = ("another-fact", "permuted", "random-donor")  # another donor in the same model
+MODEL_NULLS: tuple[Null, ...] = ("random-init", "before")  # the same pairs in another model
+NULLS = DONOR_NULLS + MODEL_NULLS
 LARGEST_INDEX = 999_999  # above any width or context; a mistyped window must not fill the memory
 
 

@@ -53,8 +53,8 @@ def simulated(
         components[name] = ComponentMap(
             recovery=effects(shares, 1.0, by_fact),
             damage=effects(shares, damage, by_fact),
-            control=effects(shares, control, by_fact),
             structural=np.zeros(shares.shape, dtype=bool),
+            nulls={"another-fact": effects(shares, control, by_fact)},
         )
     names = [f"fact-{i:03d}" for i in range(facts)]
     return Evidence(

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from patchlight.errors import InputError
-from patchlight.judge.evidence import Evidence, find_candidates, ranked_map
+from patchlight.judge.evidence import ComponentMap, Evidence, find_candidates, ranked_map
 from patchlight.judge.verdict import REASONS, Verdict, judge
 from patchlight.records import Site
 
@@ -102,7 +102,7 @@ def test_few_facts_one_template_and_no_control_say_what_to_add(simulate: Simulat
     assert codes(judged(simulate("localised", 0, facts=12))) == ["too-few-facts"]
     assert codes(judged(simulate("localised", 0, templates=1))) == ["one-template"]
     evidence = simulate("localised", 0)
-    bare = {name: replace(part, control=None) for name, part in evidence.components.items()}
+    bare = {name: replace(part, nulls={}) for name, part in evidence.components.items()}
     assert codes(judged(replace(evidence, components=bare))) == ["no-control"]
     assert codes(judged(replace(evidence, components={}))) == ["nothing-swept"]
 
@@ -116,7 +116,7 @@ def test_a_model_that_answers_almost_nothing_has_no_knowledge_to_localise(simula
 def test_no_pair_at_all_is_an_answer_too(simulate: Simulate) -> None:
     evidence = simulate("localised", 0, facts=10)
     empty = {
-        name: replace(part, recovery=part.recovery[:0], damage=part.damage[:0], control=part.recovery[:0])
+        name: ComponentMap(part.recovery[:0], part.damage[:0], part.structural, {"another-fact": part.recovery[:0]})
         for name, part in evidence.components.items()
     }
     nothing = replace(evidence, components=empty, gaps=evidence.gaps[:0], facts=(), templates=())
@@ -131,7 +131,7 @@ def test_a_small_pack_fully_known_lacks_facts_not_knowledge(simulate: Simulate) 
 def test_constant_effects_are_undetermined(simulate: Simulate) -> None:
     evidence = simulate("localised", 0)
     constant = {
-        name: replace(part, recovery=np.ones_like(part.recovery), control=np.zeros_like(part.recovery))
+        name: replace(part, recovery=np.ones_like(part.recovery), nulls={"another-fact": np.zeros_like(part.recovery)})
         for name, part in evidence.components.items()
     }
     assert codes(judged(replace(evidence, components=constant))) == ["nothing-found"]
@@ -141,8 +141,7 @@ def test_structural_and_still_sites_are_never_ranked(simulate: Simulate) -> None
     evidence = simulate("localised", 0)
     mlp = evidence.components["mlp_out"]
     mlp.structural[1, 1] = True  # the strongest site
-    for effects in (mlp.recovery, mlp.damage, mlp.control):
-        assert effects is not None
+    for effects in mlp.maps:
         effects[:, :, 0] = 1e-6  # a position before the words that differ: nothing but rounding
     ranked = ranked_map(evidence)
     assert Site("mlp_out", 1, None, "subject_last") not in ranked.sites
@@ -172,8 +171,7 @@ def test_a_role_that_few_facts_have_is_counted_but_not_ranked(simulate: Simulate
 def test_pairs_without_a_control_donor_are_left_to_the_others(simulate: Simulate) -> None:
     evidence = simulate("localised", 0)
     for part in evidence.components.values():
-        assert part.control is not None
-        part.control[::7] = np.nan
+        part.nulls["another-fact"][::7] = np.nan
     assert judged(evidence).word == "localised"
 
 

@@ -42,8 +42,10 @@ def effect_map(component: str, direction: str, seed: int, strength: float, nothi
     against = cluster_bootstrap(control, gaps, facts, seed=1, resamples=200)
     significant = (estimate.low > against.high) & ~structural
     if nothing:
-        return c.EffectMap(component, direction, ROLES, against, None, structural, np.zeros_like(structural))
-    return c.EffectMap(component, direction, ROLES, estimate, against, structural, significant)
+        return c.EffectMap(component, direction, ROLES, against, {}, structural, np.zeros_like(structural))
+    lower = cluster_bootstrap(control - 1, gaps, facts, seed=1, resamples=200)
+    nulls = {"random-init": lower, "another-fact": against} if direction == "denoise" else {"random-donor": against}
+    return c.EffectMap(component, direction, ROLES, estimate, nulls, structural, significant)
 
 
 def example(seed: int, fact: str, subject: str, other: str, question: str, right: str, wrong: str) -> c.Example:
@@ -72,14 +74,16 @@ LOCALISED = Verdict(
     (
         Reason("one-site-gives-back", {"site": SITE, "estimate": 0.62, "low": 0.55, "high": 0.69, "n": 9}),
         Reason("one-site-takes-away", {"site": SITE, "estimate": 0.58, "low": 0.5, "high": 0.66, "n": 9}),
-        Reason("beats-control", {"site": SITE, "low": 0.55, "control_high": 0.08}),
+        Reason("beats-control", {"site": SITE, "null": "another-fact", "low": 0.55, "control_high": 0.08}),
         Reason("few-sites-carry", {"share": 0.08, "high": 0.1, "sites": 48}),
     ),
-    (Reason("joint-effect-not-measured"), Reason("one-control-only"), Reason("thresholds-not-calibrated")),
+    (Reason("joint-effect-not-measured"), Reason("nulls-missing", {"nulls": "permuted, before"}),
+     Reason("thresholds-not-calibrated")),
     (
         Candidate(
             Site("mlp_out", 1, None, "subject_last"), 0.0004, 0.002,
-            Interval(0.62, 0.55, 0.69, 9), Interval(0.58, 0.5, 0.66, 9), Interval(0.02, -0.05, 0.08, 9),
+            Interval(0.62, 0.55, 0.69, 9), Interval(0.58, 0.5, 0.66, 9),
+            {"another-fact": Interval(0.02, -0.05, 0.08, 9)},
         ),
     ),
 )  # fmt: skip

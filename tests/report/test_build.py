@@ -268,15 +268,16 @@ def test_the_layers_clear_of_the_control_are_named(contents):
     low, high = np.zeros_like(effects.effect.low), np.zeros_like(effects.effect.low)
     low[[1, 3, 4, 5], column] = 0.2
     high[:, column] = 0.1
+    lower = dataclasses.replace(effects.effect, high=high - 1)
     estimate = dataclasses.replace(effects.effect, low=low)
     plain = dataclasses.replace(
-        effects, effect=estimate, control=dataclasses.replace(effects.control, high=high), direction="denoise",
-        structural=np.zeros_like(effects.structural),
+        effects, effect=estimate, nulls={"permuted": lower, "another-fact": dataclasses.replace(lower, high=high)},
+        direction="denoise", structural=np.zeros_like(effects.structural),
     )  # fmt: skip
     point = contents.checkpoints[0]
     kinds = (dataclasses.replace(point.kinds[0], maps=(plain,), examples=()),)
     page = render(dataclasses.replace(contents, checkpoints=(dataclasses.replace(point, kinds=kinds),)), "en")
-    assert "<td>1, 3–5</td><td>none; the intervals touch the control</td>" in page
+    assert "<td>1, 3–5</td><td>none; the intervals touch a control</td>" in page
 
 
 def test_a_kind_without_measurements_says_so_and_draws_nothing(contents):
@@ -291,11 +292,11 @@ def test_a_kind_without_measurements_says_so_and_draws_nothing(contents):
 
 def test_a_direction_without_a_control_claims_none(contents):
     point = contents.checkpoints[0]
-    maps = tuple(dataclasses.replace(each, control=None) for each in point.kinds[0].maps)
+    maps = tuple(dataclasses.replace(each, nulls={}) for each in point.kinds[0].maps)
     bare = dataclasses.replace(point, kinds=(dataclasses.replace(point.kinds[0], maps=maps),))
     words = Page(render(dataclasses.replace(contents, checkpoints=(bare,)), "en")).words
     assert "No control was measured in this direction." in words
-    assert "lies wholly above the control" not in words
+    assert "lies wholly above every control" not in words
 
 
 def test_a_model_that_was_not_trained_here_has_no_curve(contents):

@@ -35,7 +35,7 @@ def measured(direction: str, seed: int = 0) -> SweepResult:
     further = FurtherMetric(rng.uniform(0, 1, shape), rng.uniform(0.7, 0.9, shape[0]), rng.uniform(0, 0.2, shape[0]))
     further.clean[:2] = further.corrupted[:2] + 0.01  # both questions of the first fact: a gap under the floor
     further.values[:, :, 0] = (further.corrupted if direction == "denoise" else further.clean)[:, None]
-    return SweepResult("mlp_out", direction, False, values, structural, {"prob": further})
+    return SweepResult("mlp_out", direction, "", values, structural, {"prob": further})
 
 
 def recovery(values, clean, corrupted, direction: str, layer: int, role: str) -> float:
@@ -72,7 +72,7 @@ def test_a_sweep_without_further_metrics_a_control_and_one_that_moves_nothing_ar
     nothing = measured("denoise")
     nothing.values[:] = -1.0
     nothing.further["prob"].values[:] = nothing.further["prob"].corrupted[:, None, None]
-    control = SweepResult("mlp_out", "denoise", True, sweep.values, sweep.structural, sweep.further)
-    alone = SweepResult("mlp_out", "denoise", False, sweep.values, sweep.structural)
+    control = SweepResult("mlp_out", "denoise", "another-fact", sweep.values, sweep.structural, sweep.further)
+    alone = SweepResult("mlp_out", "denoise", "", sweep.values, sweep.structural)
     assert metrics_compared(QUESTIONS, [control, nothing], ("logit_diff", "prob"), seed=0) == ()
     assert metrics_compared(QUESTIONS, [alone], ("logit_diff",), seed=0) == ()

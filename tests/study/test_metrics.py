@@ -41,8 +41,8 @@ def test_the_first_metric_gates_and_the_others_are_stored_beside_it(
     questions = questions_of(asked)[:3]
     [unit] = [
         unit
-        for what, unit in stages.sweep_units(read, checkpoint, questions)
-        if (what.component, what.direction, what.control) == ("mlp_out", "denoise", False)
+        for what, unit in stages.sweep_units(read, checkpoint, questions, {})
+        if (what.component, what.direction, what.null) == ("mlp_out", "denoise", "")
     ]
     tensors = stored(unit).tensors("effects")
     pairs = [question.pair for question in questions]

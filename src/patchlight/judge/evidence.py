@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from patchlight.errors import InputError
 from patchlight.judge.significance import SignFlip, sign_flip
-from patchlight.judge.statistics import cluster_bootstrap, fact_means
-from patchlight.records import Interval, Site
+from patchlight.judge.statistics import IntervalMap, cluster_bootstrap, fact_means
+from patchlight.records import MODEL_NULLS, Interval, Site
 
 LEVEL = 0.05  # family-wise, over the map in discovery and over the list in confirmation
 FACTS_IN_EACH_HALF = 8  # with fewer, even all facts agreeing gives p > 0.015 in one cell and nothing in a map
@@ -19,18 +19,36 @@ STILL = 1e-3  # in the metric's unit; of logits, twenty times what float32 may d
 
 
 @dataclass(frozen=True)
+class ModelNull:
+    """The same pairs in a model without the knowledge: effects, and the positive gaps that they are shares of."""
+
+    recovery: Float[np.ndarray, "pair ..."]
+    damage: Float[np.ndarray, "pair ..."]
+    gaps: Float[np.ndarray, " pair"]
+
+
+@dataclass(frozen=True)
 class ComponentMap:
     """The effects of one component's sites in the metric's unit, NaN where a pair lacks the role.
 
     `recovery` is patched - corrupted (clean into corrupted), `damage` is clean - patched (corrupted into
-    clean), `control` is as `recovery` with a donor from another fact, NaN for pairs without such a donor.
-    `structural` marks the sites that restore everything by construction.
+    clean). `nulls` are as `recovery` and `damage_nulls` as `damage`, with donors that cannot bring the answer,
+    by name; NaN for pairs without such a donor. `models` are the null maps of other models. `structural` marks
+    the sites that restore everything by construction.
     """
 
     recovery: Float[np.ndarray, "pair layer role"]
     damage: Float[np.ndarray, "pair layer role"]
-    control: Float[np.ndarray, "pair layer role"] | None
     structural: Bool[np.ndarray, "layer role"]
+    nulls: Mapping[str, Float[np.ndarray, "pair layer role"]] = field(default_factory=dict)
+    damage_nulls: Mapping[str, Float[np.ndarray, "pair layer role"]] = field(default_factory=dict)
+    models: Mapping[str, ModelNull] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> list[Float[np.ndarray, "pair layer role"]]:
+        """Every map there is, those of the nulls among them."""
+        of_models = [effects for null in self.models.values() for effects in (null.recovery, null.damage)]
+        return [self.recovery, self.damage, *self.nulls.values(), *self.damage_nulls.values(), *of_models]
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,8 @@ class Evidence:
 
     `components` are judged as one map: give contributions (`attn_out`, `mlp_out`), not the residual stream
     that carries them. `confirmation` names the facts held out before the first sweep, the others are for
-    discovery. `facts_asked` counts the facts for which a pair could be built, answered right or not.
+    discovery. `facts_asked` counts the facts for which a pair could be built, answered right or not. Every component
+    has the same nulls; `nulls_missing` names those that would apply and were not made.
     """
 
     kind: str
@@ -50,6 +69,7 @@ class Evidence:
     templates: tuple[str, ...]
     confirmation: frozenset[str]
     facts_asked: int
+    nulls_missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         pairs, roles = len(self.facts), len(self.roles)
@@ -57,9 +77,11 @@ class Evidence:
             raise InputError("judge-rows-differ", f"{self.kind}: facts, gaps and templates must be one a pair")
         for name, part in self.components.items():
             shape = (pairs, len(part.structural), roles)
-            maps = (part.recovery, part.damage, part.control)
-            if any(effects is not None and effects.shape != shape for effects in maps):
+            if any(effects.shape != shape for effects in part.maps):
                 raise InputError("judge-map-shape", f"{self.kind}, {name}: every map must be {shape}")
+        for name in ("nulls", "damage_nulls", "models"):
+            if len({frozenset(getattr(part, name)) for part in self.components.values()}) > 1:
+                raise InputError("judge-nulls-differ", f"{self.kind}: every component must have the same {name}")
 
     @property
     def held_out(self) -> Bool[np.ndarray, " pair"]:
@@ -72,8 +94,8 @@ class Candidate:
     """A site found on the discovery facts, and what the confirmation facts say of it.
 
     `p` is family-wise over the map (discovery), `p_confirmed` is Holm-adjusted over the candidates
-    (confirmation), 1 where the control gives back more; both test recovery against the control. The intervals
-    are shares of the gap on the confirmation facts.
+    (confirmation), 1 where a null gives back more; both test recovery against every donor null and are the largest
+    of these tests. The intervals are shares of the gap on the confirmation facts, those of the nulls by name.
     """
 
     site: Site
@@ -81,12 +103,39 @@ class Candidate:
     p_confirmed: float
     recovery: Interval
     damage: Interval
-    control: Interval
+    nulls: Mapping[str, Interval]
+    damage_nulls: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def held(self) -> bool:
+        """True where the held-out facts agree that the site gives back more than any other donor does."""
+        return self.p_confirmed <= LEVEL
 
     @property
     def confirmed(self) -> bool:
-        """True where the held-out facts agree that the site gives back more than the control does."""
-        return self.p_confirmed <= LEVEL
+        """True where it held, and no model without the knowledge gives back as much."""
+        models = [interval for name, interval in self.nulls.items() if name in MODEL_NULLS]
+        return self.held and all(self.recovery.low > null.high for null in models)
+
+    @property
+    def largest_null(self) -> tuple[str, Interval]:
+        """The null that reaches highest in recovery, and its name."""
+        return max(self.nulls.items(), key=lambda null: null[1].high)
+
+    @property
+    def touches(self) -> tuple[str, Interval] | None:
+        """The null that the recovery's interval does not lie above, the highest one; None where it is above all."""
+        return _touching(self.recovery, self.nulls)
+
+    @property
+    def damage_touches(self) -> tuple[str, Interval] | None:
+        """As `touches`, of the damage."""
+        return _touching(self.damage, self.damage_nulls)
+
+
+def _touching(interval: Interval, nulls: Mapping[str, Interval]) -> tuple[str, Interval] | None:
+    near = [null for null in nulls.items() if not interval.low > null[1].high]
+    return max(near, key=lambda null: null[1].high, default=None)
 
 
 @dataclass(frozen=True)
@@ -95,77 +144,131 @@ class RankedMap:
 
     recovery: Float[np.ndarray, "pair cell"]
     damage: Float[np.ndarray, "pair cell"]
-    control: Float[np.ndarray, "pair cell"]
+    nulls: Mapping[str, Float[np.ndarray, "pair cell"]]
+    damage_nulls: Mapping[str, Float[np.ndarray, "pair cell"]]
+    models: Mapping[str, ModelNull]
     sites: tuple[Site, ...]
-    structural: int
-    too_few_facts: int
+    structural: int = 0
+    too_few_facts: int = 0
+
+    @property
+    def contrasts(self) -> Float[np.ndarray, "pair null cell"]:
+        """What the donor gives beyond each donor that cannot bring the answer."""
+        return np.stack([self.recovery - null for null in self.nulls.values()], axis=1)
 
     @property
     def contrast(self) -> Float[np.ndarray, "pair cell"]:
-        """What the donor gives beyond a donor from another fact."""
-        return np.asarray(self.recovery - self.control)
+        """What the donor gives beyond the null that gives back most in that cell."""
+        contrasts = self.contrasts
+        closest = np.nanmean(contrasts, axis=0).argmin(axis=0)
+        return np.asarray(contrasts[:, closest, np.arange(contrasts.shape[2])])
+
+    def take(self, cells: Bool[np.ndarray, " cell"] | Int[np.ndarray, " some"]) -> RankedMap:
+        """Some of the cells."""
+        return replace(
+            self,
+            recovery=self.recovery[:, cells],
+            damage=self.damage[:, cells],
+            nulls={name: null[:, cells] for name, null in self.nulls.items()},
+            damage_nulls={name: null[:, cells] for name, null in self.damage_nulls.items()},
+            models={
+                name: ModelNull(null.recovery[:, cells], null.damage[:, cells], null.gaps)
+                for name, null in self.models.items()
+            },
+            sites=tuple(np.array(self.sites, dtype=object)[cells]),
+        )
 
 
 def ranked_map(evidence: Evidence) -> RankedMap:
     """The sites of all components that are not structural, can have an effect, and have enough facts.
 
-    A site where nothing ever changes (before the words that differ) is not ranked. Needs a control in every
-    component, and enough facts (with a control) in both halves.
+    A site where nothing ever changes (before the words that differ) is not ranked. Needs a donor null in every
+    component, and enough facts (with a donor) in both halves.
     """
-    sites = np.array(
-        [
-            Site(component, layer, None, role)
-            for component, part in evidence.components.items()
-            for layer in range(part.structural.shape[0])
-            for role in evidence.roles
-        ],
-        dtype=object,
-    )
-    parts = evidence.components.values()
-    recovery, damage, control = (
-        np.concatenate([np.asarray(effects).reshape(len(evidence.facts), -1) for effects in kind], axis=1)
-        for kind in zip(*((part.recovery, part.damage, part.control) for part in parts), strict=True)
-    )
-    structural = np.concatenate([part.structural.ravel() for part in parts])
-    still = np.abs(np.nan_to_num(recovery)).max(axis=0) <= STILL
-    few = _facts_in_smaller_half(recovery - control, evidence) < FACTS_IN_EACH_HALF
-    ranked = ~(structural | still | few)
-    return RankedMap(
-        recovery[:, ranked],
-        damage[:, ranked],
-        control[:, ranked],
-        tuple(sites[ranked]),
+    every = _side_by_side(evidence)
+    structural = np.concatenate([part.structural.ravel() for part in evidence.components.values()])
+    still = np.abs(np.nan_to_num(every.recovery)).max(axis=0) <= STILL
+    few = _facts_in_smaller_half(every.contrasts, evidence).min(axis=0) < FACTS_IN_EACH_HALF
+    return replace(
+        every.take(~(structural | still | few)),
         structural=int(structural.sum()),
         too_few_facts=int((few & ~structural & ~still).sum()),
     )
 
 
+def _side_by_side(evidence: Evidence) -> RankedMap:
+    """All sites of all components."""
+    parts = list(evidence.components.values())
+
+    def joined(maps: Iterable[np.ndarray]) -> Float[np.ndarray, "pair cell"]:
+        return np.concatenate([np.asarray(effects).reshape(len(evidence.facts), -1) for effects in maps], axis=1)
+
+    return RankedMap(
+        joined(part.recovery for part in parts),
+        joined(part.damage for part in parts),
+        {name: joined(part.nulls[name] for part in parts) for name in parts[0].nulls},
+        {name: joined(part.damage_nulls[name] for part in parts) for name in parts[0].damage_nulls},
+        {
+            name: ModelNull(
+                joined(part.models[name].recovery for part in parts),
+                joined(part.models[name].damage for part in parts),
+                null.gaps,
+            )
+            for name, null in parts[0].models.items()
+        },
+        tuple(
+            Site(component, layer, None, role)
+            for component, part in evidence.components.items()
+            for layer in range(part.structural.shape[0])
+            for role in evidence.roles
+        ),
+    )
+
+
 def find_candidates(ranked: RankedMap, evidence: Evidence, seed: int) -> tuple[Candidate, ...]:
-    """The sites whose recovery beats the control on the discovery facts, strongest first, then tried."""
+    """The sites whose recovery beats every donor null on the discovery facts, strongest first, then tried.
+
+    The family of the corrected tests is every cell against every null; of a cell's tests the largest p counts.
+    """
     held_out = evidence.held_out
-    discovery = _test(ranked.contrast, evidence, ~held_out, seed)
-    strength = np.nanmean(fact_means(ranked.contrast[~held_out], _facts(evidence, ~held_out)), axis=0)
-    found = np.flatnonzero((discovery.p <= LEVEL) & (strength > 0))
+    contrasts = ranked.contrasts
+    p = _test(contrasts, evidence, ~held_out, seed).p.max(axis=0)
+    strength = np.nanmean(fact_means(contrasts[~held_out], _facts(evidence, ~held_out)), axis=0).min(axis=0)
+    found = np.flatnonzero((p <= LEVEL) & (strength > 0))
     found = found[np.argsort(-strength[found], kind="stable")]
     if not len(found):
         return ()
-    confirmation = _test(ranked.contrast[:, found], evidence, held_out, seed)
-    adjusted = _holm(np.where(confirmation.statistic > 0, confirmation.p_single, 1.0))
-    gaps, facts = evidence.gaps[held_out], _facts(evidence, held_out)
-    recovery, damage, control = (
-        cluster_bootstrap(effects[held_out][:, found], gaps, facts, seed=seed)
-        for effects in (ranked.recovery, ranked.damage, ranked.control)
-    )
+    confirmation = _test(contrasts[:, :, found], evidence, held_out, seed)
+    adjusted = _holm(np.where(confirmation.statistic > 0, confirmation.p_single, 1.0).max(axis=0))
+    return _with_intervals(ranked.take(found), evidence, p[found], adjusted, seed)
+
+
+def _with_intervals(
+    found: RankedMap, evidence: Evidence, p: np.ndarray, p_confirmed: np.ndarray, seed: int
+) -> tuple[Candidate, ...]:
+    """Candidates in the order of these cells, with the shares that the confirmation facts give each."""
+    held_out = evidence.held_out
+    facts = _facts(evidence, held_out)
+
+    def share(effects: np.ndarray, gaps: np.ndarray = evidence.gaps) -> IntervalMap:
+        return cluster_bootstrap(effects[held_out], gaps[held_out], facts, seed=seed)
+
+    recovery, damage = share(found.recovery), share(found.damage)
+    nulls = {name: share(null) for name, null in found.nulls.items()}
+    nulls |= {name: share(null.recovery, null.gaps) for name, null in found.models.items()}
+    damage_nulls = {name: share(null) for name, null in found.damage_nulls.items()}
+    damage_nulls |= {name: share(null.damage, null.gaps) for name, null in found.models.items()}
     return tuple(
         Candidate(
-            ranked.sites[cell],
-            float(discovery.p[cell]),
-            float(adjusted[i]),
+            site,
+            float(p[i]),
+            float(p_confirmed[i]),
             recovery.at(i),
             damage.at(i),
-            control.at(i),
+            {name: null.at(i) for name, null in nulls.items()},
+            {name: null.at(i) for name, null in damage_nulls.items()},
         )
-        for i, cell in enumerate(found)
+        for i, site in enumerate(found.sites)
     )
 
 

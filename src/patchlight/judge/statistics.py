@@ -36,6 +36,10 @@ class IntervalMap:
     confidence: float = 0.95
     method: str = "expanded BCa over facts"
 
+    def apart_from(self, other: IntervalMap) -> Bool[np.ndarray, "..."]:
+        """Which intervals do not touch those of the other map; False where either has none."""
+        return np.asarray((self.low > other.high) | (self.high < other.low))
+
     def at(self, *cell: int) -> Interval:
         """The interval of one cell."""
         low, high = float(self.low[cell]), float(self.high[cell])

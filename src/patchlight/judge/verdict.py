@@ -65,7 +65,6 @@ class Verdict:
 
 ALWAYS = (
     "joint-effect-not-measured",
-    "one-control-only",
     "partners-shared",
     "not-replicated",
     "thresholds-not-calibrated",
@@ -85,7 +84,8 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "nothing-to-rank": ("structural", "too_few_facts", "needed"),
     "nothing-found": ("sites", "discovery", "level"),
     "not-confirmed": ("candidates", "confirmed", "confirmation"),
-    "control-touches": ("site", "low", "control_high"),
+    "control-touches": ("site", "null", "low", "control_high"),
+    "control-touches-damage": ("site", "null", "low", "control_high"),
     "directions-disagree": ("site", "recovery", "damage"),
     "between": ("site", "recovery", "damage", "share", "sum"),
     # localised
@@ -98,10 +98,10 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "many-sites-carry": ("share", "low", "sites"),
     "single-effects-add-up": ("estimate", "low", "high", "n"),
     # localised or distributed
-    "beats-control": ("site", "low", "control_high"),
+    "beats-control": ("site", "null", "low", "control_high"),
     # why not stronger
     "joint-effect-not-measured": (),
-    "one-control-only": (),
+    "nulls-missing": ("nulls",),
     "partners-shared": (),
     "not-replicated": (),
     "thresholds-not-calibrated": (),
@@ -109,7 +109,9 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "few-facts-for-intervals": ("facts", "needed"),
     "sites-not-ranked": ("structural", "too_few_facts"),
 }
-"""Every reason's code with the names of its numbers; `site` is a site's name, shares are fractions."""
+"""Every reason's code with the names of its numbers; `site` is a site's name, `null` a null map's, `nulls` several.
+
+Shares are fractions."""
 
 
 @dataclass(frozen=True)
@@ -204,22 +206,27 @@ def _why_distributed(strongest: Candidate, spread: _Spread) -> tuple[Reason, ...
 
 
 def _doubt(strongest: Candidate) -> Reason | None:
-    """What speaks against the strongest site: the control's band reaches it, or the directions disagree."""
-    recovery, damage, control = strongest.recovery, strongest.damage, strongest.control
+    """What speaks against the strongest site: a null's band reaches it, or the directions disagree."""
+    recovery, damage = strongest.recovery, strongest.damage
     site = str(strongest.site)
-    if recovery.low <= control.high:
-        return _reason("control-touches", site=site, low=recovery.low, control_high=control.high)
+    if strongest.touches:
+        return _null_touches("control-touches", site, recovery, *strongest.touches)
     # enough but not needed: a backup stands by; needed but not enough: others must help
     backup = recovery.low >= STRONG_SITE > damage.high
     helpers = damage.low >= STRONG_SITE > recovery.high
     if backup or helpers or damage.low <= 0:
         return _reason("directions-disagree", site=site, recovery=recovery.estimate, damage=damage.estimate)
+    if strongest.damage_touches:
+        return _null_touches("control-touches-damage", site, damage, *strongest.damage_touches)
     return None
 
 
+def _null_touches(code: str, site: str, effect: Interval, name: str, null: Interval) -> Reason:
+    return _reason(code, site=site, null=name, low=effect.low, control_high=null.high)
+
+
 def _beats_control(strongest: Candidate) -> Reason:
-    low, high = strongest.recovery.low, strongest.control.high
-    return _reason("beats-control", site=str(strongest.site), low=low, control_high=high)
+    return _null_touches("beats-control", str(strongest.site), strongest.recovery, *strongest.largest_null)
 
 
 def _lacking(evidence: Evidence) -> Reason | None:
@@ -236,7 +243,7 @@ def _lacking(evidence: Evidence) -> Reason | None:
         return _reason("one-template", templates=len(set(evidence.templates)), needed=TEMPLATES)
     if not evidence.components:
         return _reason("nothing-swept")
-    if any(part.control is None for part in evidence.components.values()):
+    if not all(part.nulls for part in evidence.components.values()):
         return _reason("no-control")
     return None
 
@@ -252,6 +259,9 @@ def _nothing_held(
     if not candidates:
         discovery = len(set(evidence.facts)) - confirmation
         return _reason("nothing-found", sites=len(ranked.sites), discovery=discovery, level=LEVEL)
+    wiring = next((each for each in candidates if each.held and not each.confirmed), None)
+    if not confirmed and wiring is not None:
+        return _doubt(wiring)
     if len(confirmed) < CONFIRMED_SHARE * len(candidates):
         counts = {"candidates": len(candidates), "confirmed": len(confirmed)}
         return _reason("not-confirmed", **counts, confirmation=confirmation)
@@ -276,6 +286,8 @@ def _spread(ranked: RankedMap, evidence: Evidence, seed: int) -> _Spread:
 
 def _why_not_stronger(evidence: Evidence, ranked: RankedMap, confirmed: int, seed: int) -> tuple[Reason, ...]:
     limits = [_reason(code) for code in ALWAYS]
+    if evidence.nulls_missing:
+        limits.append(_reason("nulls-missing", nulls=", ".join(evidence.nulls_missing)))
     if confirmed:
         jaccard = top_stability(fact_means(ranked.contrast, evidence.facts), confirmed, seed=seed)
         if jaccard < JACCARD_BAR:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
 from patchlight.records import Site
-from patchlight.report import agreement, figures, narrowing, robustness
+from patchlight.report import agreement, figures, narrowing, nulls, robustness
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
@@ -59,6 +59,7 @@ def render(contents: ReportContents, language: str) -> str:
         figures=figures,
         robustness=robustness,
         narrowing=narrowing,
+        nulls=nulls,
         agreement=agreement,
         metric=texts.word("metric", contents.metric),
         unit=texts(f"unit.{contents.unit}"),
@@ -103,6 +104,9 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
         if found:
             numbers["site"] = site_words(Site(found[2], int(found[1]), None, found[3]), texts)
+        for name in {"null", "nulls"} & set(numbers):
+            named = [texts.word("null", null) for null in str(numbers[name]).split(", ")]
+            numbers[name] = texts("page.comma").join(named)
         return texts(f"reason.{each.code}", **numbers)
 
     def words(text: Words) -> Markup:

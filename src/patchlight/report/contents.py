@@ -7,7 +7,7 @@ of it). Where a value was not measured it is NaN, and the report shows an empty 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,7 +92,7 @@ class IdentityCheck:
 class EffectMap:
     """One component in one direction ("denoise" gives recovery, "noise" gives damage) over all pairs of a kind.
 
-    `effect` and `control` are `[layer, role]`. `structural` marks what restores everything by construction,
+    `effect` and its `nulls`, by name, are `[layer, role]`. `structural` marks what restores everything by construction,
     `significant` what passes the threshold corrected over the map. The profiles by layer are its columns.
     """
 
@@ -100,7 +100,7 @@ class EffectMap:
     direction: str
     roles: tuple[str, ...]
     effect: IntervalMap
-    control: IntervalMap | None
+    nulls: Mapping[str, IntervalMap]
     structural: Bool[np.ndarray, "layer role"]
     significant: Bool[np.ndarray, "layer role"]
 
@@ -108,6 +108,19 @@ class EffectMap:
     def layers(self) -> int:
         """How many layers the map has."""
         return len(self.effect.estimate)
+
+    @property
+    def control(self) -> IntervalMap | None:
+        """In each cell the null that reaches highest; None where none was made."""
+        if not self.nulls:
+            return None
+        every = list(self.nulls.values())
+        highest = np.argmax([np.nan_to_num(null.high, nan=-np.inf) for null in every], axis=0)[None]
+        estimate, low, high, n = (
+            np.take_along_axis(np.stack([getattr(null, name) for null in every]), highest, axis=0)[0]
+            for name in ("estimate", "low", "high", "n")
+        )
+        return IntervalMap(estimate, low, high, n, every[0].confidence, every[0].method)
 
 
 @dataclass(frozen=True)
@@ -160,6 +173,7 @@ class KindResult:
     robustness: tuple[Robustness, ...] = ()  # a matrix of corruptions and metrics for each component
     narrowing: Narrowing | None = None
     metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
+    nulls_absent: Mapping[str, str] = field(default_factory=dict)  # null maps that were not made, with the reason
 
 
 @dataclass(frozen=True)
@@ -214,14 +228,6 @@ class Measured:
     checkpoint: Checkpoint
     result: KindResult
     effects: EffectMap
-
-    def control(self) -> Measured | None:
-        """The control in place of the effect, nothing marked as significant; None where it was not measured."""
-        if self.effects.control is None:
-            return None
-        nothing = np.zeros_like(self.effects.significant)
-        effects = replace(self.effects, effect=self.effects.control, control=None, significant=nothing)
-        return replace(self, effects=effects)
 
     def names(self, texts: Texts) -> dict[str, str]:
         """What is shown, in words: kind, checkpoint, component, direction."""

@@ -53,7 +53,7 @@ def profile_figure(contents: ReportContents, kind: str, direction: str, texts: T
     caption = texts(
         "profile.caption",
         direction_meaning=texts(f"direction_meaning.{direction}"),
-        counts=_counts(found, texts),
+        counts=counts(found, texts),
         confidence=percent(contents.confidence),
         method=texts.word("interval_method", found[0].effects.effect.method),
         control=texts("profile.control_present" if control else "profile.control_absent"),
@@ -81,33 +81,21 @@ def clear_of_control(contents: ReportContents, kind: str, direction: str, texts:
 def map_figure(contents: ReportContents, kind: str, component: str, texts: Texts) -> Figure:
     """Layers against parts of the question: checkpoints side by side, directions below one another."""
     found = [each for each in contents.measured(kind) if each.effects.component == component]
-    return _maps("map", found, contents, texts)
-
-
-def control_figure(contents: ReportContents, kind: str, component: str, texts: Texts) -> Figure | None:
-    """The control drawn as `map_figure` draws the effects; None where no control was measured."""
-    every = [each.control() for each in contents.measured(kind) if each.effects.component == component]
-    found = [each for each in every if each is not None]
-    return _maps("control", found, contents, texts) if found else None
-
-
-def _maps(name: str, found: Sequence[Measured], contents: ReportContents, texts: Texts) -> Figure:
-    kind, component = found[0].result.kind, found[0].effects.component
     names = {"kind": texts.word("kind", kind), "component": texts.word("component", component)}
     caption = texts(
-        f"{name}.caption",
+        "map.caption",
         component_meaning=texts.word("component_meaning", component),
-        counts=_counts(found, texts),
+        counts=counts(found, texts),
         confidence=percent(contents.confidence),
         **names,
     )
     rows = [row for each in found for row in tables.effect_rows(each, each.effects.roles, texts)]
     return Figure(
-        texts(f"{name}.figure", **names),
-        [[_map_panel(name, each, texts) for each in row] for row in _rows(found, "direction")],
+        texts("map.figure", **names),
+        [[_map_panel(each, texts) for each in row] for row in _rows(found, "direction")],
         caption,
         [tables.map_table(each, texts) for each in found],
-        tables.download((name, kind, component), tables.EFFECT_COLUMNS, rows),
+        tables.download(("map", kind, component), tables.EFFECT_COLUMNS, rows),
     )
 
 
@@ -185,13 +173,13 @@ def _rows(found: Sequence[Measured], name: str) -> list[list[Measured]]:
     return [[each for each in found if getattr(each.effects, name) == value] for value in values]
 
 
-def _map_panel(name: str, each: Measured, texts: Texts) -> Panel:
+def _map_panel(each: Measured, texts: Texts) -> Panel:
     names, effects = each.names(texts), each.effects
     drawing = heat_map(
         effects.effect.estimate,
         [texts.word("role", role) for role in effects.roles],
         texts,
-        texts(f"{name}.label", **names),
+        texts("map.label", **names),
         structural=effects.structural,
         significant=effects.significant,
     )
@@ -207,10 +195,10 @@ def _example_panel(checkpoint: str, example: Example, each: ExampleMap, texts: T
     return Panel(texts("map.example_panel", **names), drawing)
 
 
-def _counts(found: Sequence[Measured], texts: Texts) -> str:
+def counts(found: Sequence[Measured], texts: Texts) -> str:
     """Facts and pairs of each checkpoint, in words."""
-    counts = {
+    found_counts = {
         texts.pick(each.checkpoint.name): texts("verdict.counts", facts=each.result.facts, pairs=each.result.pairs)
         for each in found
     }
-    return "; ".join(texts("page.named", name=name, text=count) for name, count in counts.items())
+    return "; ".join(texts("page.named", name=name, text=count) for name, count in found_counts.items())

@@ -11,12 +11,13 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Bool, Float
 
-from patchlight.judge.evidence import ComponentMap, Evidence
+from patchlight.judge.evidence import ComponentMap, Evidence, ModelNull
 from patchlight.judge.significance import sign_flip
 from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.judge.verdict import KNOWN_FACTS, Reason, Verdict, judge
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import ROLES, mean_by_role
+from patchlight.records import DONOR_NULLS, MODEL_NULLS
 from patchlight.report.contents import (
     Checkpoint,
     CurvePoint,
@@ -32,6 +33,7 @@ from patchlight.report.contents import (
     TrainingCurve,
 )
 from patchlight.study.metrics import metrics_compared
+from patchlight.study.nulls import NullMap, absent, pooled
 from patchlight.study.results import CheckpointResults, Question, SweepResult
 from patchlight.study.spec import Study
 from patchlight.study.stages import facts_split, pack_digest, seed_of
@@ -77,8 +79,13 @@ def contents_of(
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result) for result in results),
-        unknown=tuple(code for code in NOT_MEASURED if code != "corruptions" or not study.spec.sweep.corruptions),
+        unknown=_unknown(study),
     )
+
+
+def _unknown(study: Study) -> tuple[str, ...]:
+    measured = {"corruptions": bool(study.spec.sweep.corruptions), "random-init": "random-init" in study.spec.controls}
+    return tuple(code for code in NOT_MEASURED if not measured.get(code))
 
 
 def _provenance(study: Study, pack: Pack, command: str, begun: float) -> Provenance:
@@ -154,7 +161,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    view = KindView(study, kind, tuple(questions), sweeps)
+    view = KindView(study, kind, tuple(questions), sweeps, result.nulls)
     return KindResult(
         kind=kind,
         pairs=len(questions),
@@ -169,6 +176,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),
+        nulls_absent=view.nulls_absent if questions else {},
     )
 
 
@@ -194,6 +202,7 @@ class KindView:
     kind: str
     questions: tuple[Question, ...]
     sweeps: tuple[SweepResult, ...]
+    nulls: tuple[str, ...] = ()  # that apply, made or not
 
     @property
     def facts(self) -> tuple[str, ...]:
@@ -213,11 +222,19 @@ class KindView:
 
     def effects(self, sweep: SweepResult) -> Float[np.ndarray, "pair layer position"]:
         """What the patch moved of the first metric: towards the clean run (denoise), or away from it (noise)."""
-        corrupted = np.array([question.corrupted for question in self.questions])[:, None, None]
-        clean = np.array([question.clean for question in self.questions])[:, None, None]
+        clean, corrupted = (run[:, None, None] for run in self.unpatched(sweep))
         moved: np.ndarray = sweep.values - corrupted if sweep.direction == "denoise" else clean - sweep.values
+        if sweep.null in MODEL_NULLS:
+            return moved
         # The unpatched runs were measured in other batches than the patched ones: rounding is not an effect.
         return np.where(np.abs(moved) < ROUNDING, 0.0, moved)
+
+    def unpatched(self, sweep: SweepResult) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+        """The first metric in the clean and in the corrupted runs of the model that was patched."""
+        if sweep.clean is not None and sweep.corrupted is not None:
+            return sweep.clean, sweep.corrupted
+        clean, corrupted = np.array([(each.clean, each.corrupted) for each in self.questions]).T
+        return clean, corrupted
 
     def by_role(self, cells: Float[np.ndarray, "pair layer position"]) -> Float[np.ndarray, "pair layer role"]:
         """The mean over the positions of each role; NaN where a pair lacks the role."""
@@ -228,34 +245,50 @@ class KindView:
         marked: np.ndarray = np.nan_to_num(self.by_role(sweep.structural.astype(float))).any(axis=0)
         return marked
 
-    def control_of(self, sweep: SweepResult) -> SweepResult | None:
-        """The control sweep beside a sweep, where there is one."""
+    def null_maps(self, sweep: SweepResult) -> dict[str, NullMap]:
+        """The null maps beside a sweep, of which any pair has a donor."""
         key = (sweep.component, sweep.direction)
-        return next((each for each in self.sweeps if each.control and (each.component, each.direction) == key), None)
+        beside = [each for each in self.sweeps if each.null and (each.component, each.direction) == key]
+        return {each.null: self._null_map(each) for each in beside if np.isfinite(each.values).any()}
+
+    def _null_map(self, sweep: SweepResult) -> NullMap:
+        effects = self.by_role(self.effects(sweep))
+        if sweep.null != "random-init":
+            return NullMap(effects, self.gaps)
+        clean, corrupted = self.unpatched(sweep)
+        return pooled(effects, clean - corrupted)
+
+    @property
+    def nulls_absent(self) -> dict[str, str]:
+        """The null maps that apply and that nothing can be tested against, with the reason."""
+        _, confirmation = facts_split(self.study, self.kind, self.facts)
+        return absent(self.nulls, self.study.spec.controls, self.sweeps, self.facts, confirmation)
 
     def effect_map(self, sweep: SweepResult) -> EffectMap:
-        """Intervals over facts for every layer and role, the control's beside them, and what passes the threshold."""
-        effects, control = self.by_role(self.effects(sweep)), self.control_of(sweep)
-        control_effects = None if control is None else self.by_role(self.effects(control))
-        tested = effects if control_effects is None else effects - control_effects
-        structural = self.structural(sweep)
+        """Intervals over facts for every layer and role, those of the nulls beside them, and what differs from all."""
+        effects, nulls, structural = self.by_role(self.effects(sweep)), self.null_maps(sweep), self.structural(sweep)
+        effect = self._intervals(effects)
+        bands = {name: self._intervals(null.effects, null.gaps) for name, null in nulls.items()}
+        donors = [nulls[name].effects for name in DONOR_NULLS if name in nulls and name not in self.nulls_absent]
+        tested = np.stack([effects - donor for donor in donors or [np.zeros_like(effects)]], axis=1)
         flips = self.study.spec.statistics.resamples
         p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self._seed("map"), flips=flips).p
+        apart = [effect.apart_from(bands[name]) for name in MODEL_NULLS if name in bands]
         return EffectMap(
             component=sweep.component,
             direction=sweep.direction,
             roles=self.roles,
-            effect=self._intervals(effects),
-            control=None if control_effects is None else self._intervals(control_effects),
+            effect=effect,
+            nulls=bands,
             structural=structural,
-            significant=(p <= LEVEL) & ~structural,
+            significant=np.all([(p <= LEVEL).all(axis=0), ~structural, *apart], axis=0),
         )
 
-    def _intervals(self, effects: np.ndarray) -> IntervalMap:
+    def _intervals(self, effects: np.ndarray, gaps: np.ndarray | None = None) -> IntervalMap:
         statistics = self.study.spec.statistics
         return cluster_bootstrap(
             effects,
-            self.gaps,
+            self.gaps if gaps is None else gaps,
             self.facts,
             seed=self._seed("intervals"),
             resamples=statistics.resamples,
@@ -309,20 +342,28 @@ class KindView:
             templates=tuple(question.pair.template for question in self.questions),
             confirmation=confirmation,
             facts_asked=asked,
+            nulls_missing=tuple(self.nulls_absent),
         )
         return judge(evidence, seed=self._seed("verdict"))
 
     def _component_maps(self) -> Mapping[str, ComponentMap]:
         found = {}
         for component in CONTRIBUTIONS:
-            sweeps = {(each.direction, each.control): each for each in self.sweeps if each.component == component}
-            if ("denoise", False) in sweeps and ("noise", False) in sweeps:
-                maps = {key: self.by_role(self.effects(each)) for key, each in sweeps.items()}
+            of = {each.direction: each for each in self.sweeps if each.component == component and not each.null}
+            if "denoise" in of and "noise" in of:
+                denoised, noised = self.null_maps(of["denoise"]), self.null_maps(of["noise"])
+                donors = [name for name in DONOR_NULLS if name not in self.nulls_absent]
                 found[component] = ComponentMap(
-                    recovery=maps["denoise", False],
-                    damage=maps["noise", False],
-                    control=maps.get(("denoise", True)),
-                    structural=self.structural(sweeps["denoise", False]),
+                    recovery=self.by_role(self.effects(of["denoise"])),
+                    damage=self.by_role(self.effects(of["noise"])),
+                    structural=self.structural(of["denoise"]),
+                    nulls={name: denoised[name].effects for name in donors if name in denoised},
+                    damage_nulls={name: noised[name].effects for name in donors if name in noised},
+                    models={
+                        name: ModelNull(denoised[name].effects, noised[name].effects, denoised[name].gaps)
+                        for name in MODEL_NULLS
+                        if name in denoised
+                    },
                 )
         return found
 

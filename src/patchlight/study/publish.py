@@ -77,6 +77,9 @@ def _figures(narrowing: Narrowing | None) -> dict[str, Any] | None:
 
 def _cells(result: CheckpointResults, sweep: SweepResult) -> Iterator[dict[str, Any]]:
     for index, question in enumerate(result.questions):
+        clean, corrupted = question.clean, question.corrupted
+        if sweep.clean is not None and sweep.corrupted is not None:
+            clean, corrupted = sweep.clean[index], sweep.corrupted[index]
         layers, width = sweep.values.shape[1], len(question.words)
         for layer, position in np.ndindex(layers, width):
             yield {
@@ -84,6 +87,7 @@ def _cells(result: CheckpointResults, sweep: SweepResult) -> Iterator[dict[str, 
                 "component": sweep.component,
                 "direction": sweep.direction,
                 "control": sweep.control,
+                "null": sweep.null,
                 "fact": question.pair.fact,
                 "kind": question.pair.kind,
                 "template": question.pair.template,
@@ -91,8 +95,8 @@ def _cells(result: CheckpointResults, sweep: SweepResult) -> Iterator[dict[str, 
                 "position": position,
                 "role": question.roles[position],
                 "word": question.words[position],
-                "clean": question.clean,
-                "corrupted": question.corrupted,
+                "clean": clean,
+                "corrupted": corrupted,
                 "patched": sweep.values[index, layer, position],
                 "structural": sweep.structural[index, layer, position],
             }
@@ -110,6 +114,7 @@ def _intervals(contents: ReportContents) -> Iterator[dict[str, Any]]:
 def _map_rows(each: EffectMap) -> Iterator[dict[str, Any]]:
     for layer, column in np.ndindex(each.structural.shape):
         bands = {"": each.effect} if each.control is None else {"": each.effect, "control_": each.control}
+        bands |= {f"{name}_": null for name, null in each.nulls.items()}
         yield {
             "component": each.component,
             "direction": each.direction,

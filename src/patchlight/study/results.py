@@ -60,16 +60,24 @@ class FurtherMetric:
 class SweepResult:
     """The first metric after each patch, `values` `[pair, layer, position]`; NaN where nothing was patched.
 
-    `structural` marks what restores everything by construction. In a control sweep the donor was another fact of
-    the same relation. `further` has the study's other metrics by name.
+    `structural` marks what restores everything by construction. `null` names the null map that the sweep makes, empty
+    for the effect itself; where it runs another model, `clean` and `corrupted` are that model's unpatched runs.
+    `further` has the study's other metrics by name.
     """
 
     component: str
     direction: str
-    control: bool
+    null: str
     values: Float[np.ndarray, "pair layer position"]
     structural: Bool[np.ndarray, "pair layer position"]
     further: Mapping[str, FurtherMetric] = field(default_factory=dict)
+    clean: Float[np.ndarray, " pair"] | None = None
+    corrupted: Float[np.ndarray, " pair"] | None = None
+
+    @property
+    def control(self) -> bool:
+        """True for a null map."""
+        return bool(self.null)
 
     def of(self, rows: Bool[np.ndarray, " pair"]) -> SweepResult:
         """The sweep of some of its pairs."""
@@ -77,7 +85,15 @@ class SweepResult:
             name: FurtherMetric(each.values[rows], each.clean[rows], each.corrupted[rows])
             for name, each in self.further.items()
         }
-        return replace(self, values=self.values[rows], structural=self.structural[rows], further=further)
+        clean, corrupted = (None if run is None else run[rows] for run in (self.clean, self.corrupted))
+        return replace(
+            self,
+            values=self.values[rows],
+            structural=self.structural[rows],
+            further=further,
+            clean=clean,
+            corrupted=corrupted,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,3 +109,4 @@ class CheckpointResults:
     units: int
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)  # by kind, where it was asked for
     narrowings: Mapping[str, Narrowing] = field(default_factory=dict)  # by kind, where it was asked for
+    nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
+from patchlight.records import NULLS, Null
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
@@ -28,6 +29,13 @@ Metrics = Annotated[
     Field(min_length=1),
     BeforeValidator(
         lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=Metric | list[Metric]
+    ),
+]
+Controls = Annotated[
+    tuple[Null, ...],
+    BeforeValidator(
+        lambda given: {"all": NULLS, "none": ()}.get(given, [given]) if isinstance(given, str) else given,
+        json_schema_input_type=Literal["all", "none"] | Null | list[Null],
     ),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
@@ -191,6 +199,9 @@ class StudySpec(Section):
     before: bool = Field(default=True, description="Also study a loaded model as it was before fine-tuning.")
     pairs: Pairs = Pairs()
     sweep: Sweep = Sweep()
+    controls: Controls = Field(
+        default=NULLS, description="Null maps beside every map: what would be seen if nothing were there. all, or none."
+    )
     statistics: Statistics = Statistics()
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from patchlight.packs.spec import Pack
 from patchlight.records import Document, Pair
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
+from patchlight.study.nulls import BY_CHANCE, asked, donors_of
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.spec import NewGPT2, Study, TrainingChoice
 from patchlight.verify.stability import split_facts
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 TEXTS = ("packs", "corpus", "study/stages.py")
 TRAINING = ("corpus", "model", "study/stages.py")
 QUESTIONS = ("packs", "model", "pairs", "study/questions.py")
-SWEEPS = ("model", "pairs", "trace", "verify", "study/stages.py")
+SWEEPS = ("model", "pairs", "trace", "verify", "study/nulls.py", "study/stages.py")
 
 
 def seed_of(study: Study, *words: str) -> int:
@@ -183,50 +184,57 @@ def identities_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair])
 
 @dataclass(frozen=True)
 class Asked:
-    """What one sweep unit is asked: a component, a direction, and a range of the checkpoint's questions."""
+    """What one sweep unit is asked: a component, a direction, a null map (empty: the effect), a range of questions."""
 
     component: str
     direction: str
-    control: bool
+    null: str
     pairs: range
 
 
-def sweep_units(study: Study, checkpoint: Checkpoint, questions: Sequence[Question]) -> list[tuple[Asked, Unit]]:
-    """The sweeps of a checkpoint, cut into units.
-
-    Every denoising sweep has a control beside it: the donor is another fact of the same relation. A donor from
-    another fact breaks a noising run as the usual donor does, so it says nothing about damage.
-    """
-    spec, asked = study.spec.sweep, []
+def sweep_units(
+    study: Study, checkpoint: Checkpoint, questions: Sequence[Question], models: Mapping[str, Checkpoint]
+) -> list[tuple[Asked, Unit]]:
+    """The sweeps of a checkpoint with their null maps, cut into units; `models` run those nulls that have their own."""
+    spec, found = study.spec.sweep, []
     for component in spec.components:
         for direction in spec.directions:
-            for control in (False, True) if direction == "denoise" else (False,):
+            for null in ("", *asked(study, checkpoint, models, direction)):
                 for start in range(0, len(questions), spec.pairs_per_unit):
                     stop = min(start + spec.pairs_per_unit, len(questions))
-                    asked.append(Asked(component, direction, control, range(start, stop)))
+                    found.append(Asked(component, direction, null, range(start, stop)))
     pairs = [question.pair for question in questions]
-    return [(each, _sweep_unit(study, checkpoint, pairs, each)) for each in asked]
+    return [(each, _sweep_unit(study, checkpoint, models.get(each.null, checkpoint), pairs, each)) for each in found]
 
 
-def _sweep_unit(study: Study, checkpoint: Checkpoint, pairs: Sequence[Pair], asked: Asked) -> Unit:
+def _sweep_unit(study: Study, checkpoint: Checkpoint, runs: Checkpoint, pairs: Sequence[Pair], asked: Asked) -> Unit:
+    """One unit of a sweep of a checkpoint, in which the model of `runs` is patched."""
     mine = [pairs[index] for index in asked.pairs]
 
     def work(workplace: Workplace) -> Result:
-        return Result(parts={"effects": _swept(study, checkpoint, pairs, asked, workplace)})
+        return Result(parts={"effects": _swept(study, runs, pairs, asked, workplace)})
 
     inputs: Mapping[str, Any] = {
-        "model": checkpoint.digest,
+        "model": runs.digest,
         **run_on(study),
         "component": asked.component,
         "direction": asked.direction,
-        "metrics": study.spec.sweep.metrics,
+        "metrics": _metrics(study, asked),
         "memory": study.spec.sweep.memory,  # batches decide the rounding
         "pairs": pair_rows(mine),
-        "control": {"pairs": pair_rows(pairs), "seed": study.spec.seed} if asked.control else None,
+        # Another model's sweep is what it would be as a study's own, so that whichever comes first serves both.
+        "control": {"null": asked.null, "pairs": pair_rows(pairs), "seed": study.spec.seed}
+        if asked.null in BY_CHANCE
+        else None,
     }
-    what = f"{asked.component} {asked.direction}{' control' if asked.control else ''}"
+    what = f"{asked.component} {asked.direction}{f' {asked.null}' if asked.null else ''}"
     label = f"{checkpoint.key}: {what} {asked.pairs.start + 1}-{asked.pairs.stop}"
     return Unit("sweep", label, inputs, work, SWEEPS)
+
+
+def _metrics(study: Study, asked: Asked) -> tuple[str, ...]:
+    """All metrics of the study for the effect, the first alone for a null map."""
+    return study.spec.sweep.metrics[:1] if asked.null else study.spec.sweep.metrics
 
 
 def _swept(
@@ -234,32 +242,31 @@ def _swept(
 ) -> dict[str, np.ndarray]:
     """Tensors `values` and `structural` `[pair, layer, position]` of the first metric, and for each further one.
 
-    Those of a further metric have its name: `kl`, and `kl.clean` and `kl.corrupted` `[pair]`. NaN for a pair that has
-    no control donor.
+    Those of a further metric have its name: `kl`, and `kl.clean` and `kl.corrupted` `[pair]`. `clean` and `corrupted`
+    are of the first. NaN for a pair that has no donor in a null map.
     """
     from patchlight.pairs.align import align
     from patchlight.trace.cells import structural_cells
     from patchlight.trace.sweep import sweeps
-    from patchlight.verify.controls import donor_from_another_fact
 
-    model, donors = checkpoint.model, None
-    chosen = list(asked.pairs)
-    if asked.control:
-        every = donor_from_another_fact(pairs, model.tokenizer, seed_of(study, "control")).prompts
-        chosen = [index for index in chosen if every[index] is not None]
-        donors = [every[index] or "" for index in chosen]
+    model, chosen = checkpoint.model, list(asked.pairs)
+    donors: Any = donors_of(asked.null, pairs, model.tokenizer, seed_of(study, "control"))
+    if isinstance(donors, tuple):
+        chosen = [index for index in chosen if donors[index] is not None]
+        donors = [donors[index] for index in chosen]
     alignments = [align(model.tokenizer, pairs[index]) for index in asked.pairs]
-    metric, *further = study.spec.sweep.metrics
+    metric, *further = _metrics(study, asked)
     structural = structural_cells(alignments, asked.component, model.n_layers, metric)
-    tensors = {"values": np.full(structural.shape, np.nan), "structural": structural}
-    for name in further:
-        tensors |= {name: np.full(structural.shape, np.nan)}
-        tensors |= {f"{name}.{run}": np.full(len(alignments), np.nan) for run in ("clean", "corrupted")}
+    names = {metric: ("values", "clean", "corrupted"), **{name: (name, *_runs(name)) for name in further}}
+    tensors = {"structural": structural}
+    for values, *runs in names.values():
+        tensors[values] = np.full(structural.shape, np.nan)
+        tensors |= {run: np.full(len(alignments), np.nan) for run in runs}
     if chosen:
         effects = sweeps(
             model,
             [pairs[index] for index in chosen],
-            metrics=study.spec.sweep.metrics,
+            metrics=(metric, *further),
             memory=study.spec.sweep.memory,
             component=asked.component,
             direction=asked.direction,
@@ -268,12 +275,14 @@ def _swept(
         )
         rows = [index - asked.pairs.start for index in chosen]
         for measured in effects.values():
-            values = tensors["values" if measured.metric == metric else measured.metric]
-            values[rows, :, : measured.values.shape[2]] = measured.values
-        for name in further:
-            tensors[f"{name}.clean"][rows] = effects[name].clean
-            tensors[f"{name}.corrupted"][rows] = effects[name].corrupted
+            patched, clean, corrupted = (tensors[name] for name in names[measured.metric])
+            patched[rows, :, : measured.values.shape[2]] = measured.values
+            clean[rows], corrupted[rows] = measured.clean, measured.corrupted
     return tensors
+
+
+def _runs(metric: str) -> tuple[str, str]:
+    return f"{metric}.clean", f"{metric}.corrupted"
 
 
 def pack_digest(pack: Pack) -> str:

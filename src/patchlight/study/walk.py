@@ -12,18 +12,22 @@ from patchlight.errors import GateFailed, InputError, Place, UnitsFailed
 from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
+from patchlight.records import MODEL_NULLS
 from patchlight.report.contents import Narrowing, ReportContents
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
 from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
+from patchlight.study.nulls import applying, null_models
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, CheckpointResults, FurtherMetric, Question, SweepResult
 from patchlight.study.robustness import robustness_of, robustness_units
 from patchlight.study.screening import narrowings_of, screening_units
 from patchlight.study.spec import Study
 from patchlight.verify.agreement import Robustness
+
+Key = tuple[str, str, str]  # component, direction, null map
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     require_relations(study, pack)
     here = Walk(study, ledger, progress, stored_only)
     checkpoints = _checkpoints(here, pack)
-    results = [_checkpoint_results(here, pack, checkpoint) for checkpoint in checkpoints]
+    models = null_models(study, checkpoints)
+    results = [_checkpoint_results(here, pack, checkpoint, models) for checkpoint in checkpoints]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
@@ -130,7 +135,9 @@ def _checkpoints(here: Walk, pack: Pack) -> list[Checkpoint]:
     return [base, *trained] if base and study.spec.before else trained
 
 
-def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> CheckpointResults:
+def _checkpoint_results(
+    here: Walk, pack: Pack, checkpoint: Checkpoint, models: Mapping[str, Checkpoint]
+) -> CheckpointResults:
     asked = here.one(stages.questions_unit(here.study, pack, checkpoint))
     questions = questions_of(asked)
     if not questions:
@@ -139,7 +146,7 @@ def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> Check
     _require_identities(identities, checkpoint)
     # First, so that a component which the model cannot give is refused before the long work.
     narrowings = _narrowings(here, checkpoint, questions)
-    units = stages.sweep_units(here.study, checkpoint, questions)
+    units = stages.sweep_units(here.study, checkpoint, questions, models)
     ran = here.run([unit for _, unit in units])
     sweeps = _joined(units, ran, len(questions))
     return CheckpointResults(
@@ -152,6 +159,7 @@ def _checkpoint_results(here: Walk, pack: Pack, checkpoint: Checkpoint) -> Check
         len(units),
         _robustness(here, checkpoint, questions),
         narrowings,
+        applying(checkpoint, models),
     )
 
 
@@ -185,18 +193,16 @@ def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:
 
 def _joined(units: Sequence[tuple[stages.Asked, Unit]], ran: Ran, pairs: int) -> tuple[SweepResult, ...]:
     """The sweeps with their units put together; pairs of a failed unit are NaN."""
-    parts: dict[tuple[str, str, bool], list[tuple[range, dict[str, np.ndarray]]]] = {}
+    parts: dict[Key, list[tuple[range, dict[str, np.ndarray]]]] = {}
     for asked, unit in units:
         artifact = ran.artifacts.get(unit.hash)
         if artifact is not None:
-            key = (asked.component, asked.direction, asked.control)
+            key = (asked.component, asked.direction, asked.null)
             parts.setdefault(key, []).append((asked.pairs, artifact.tensors("effects")))
     return tuple(_stacked(key, of_sweep, pairs) for key, of_sweep in parts.items())
 
 
-def _stacked(
-    key: tuple[str, str, bool], parts: Sequence[tuple[range, dict[str, np.ndarray]]], pairs: int
-) -> SweepResult:
+def _stacked(key: Key, parts: Sequence[tuple[range, dict[str, np.ndarray]]], pairs: int) -> SweepResult:
     layers = parts[0][1]["values"].shape[1]
     length = max(tensors["values"].shape[2] for _, tensors in parts)
     whole = {
@@ -209,4 +215,5 @@ def _stacked(
             whole[name][part[: tensor.ndim]] = tensor
     names = [name for name in whole if f"{name}.clean" in whole]
     further = {name: FurtherMetric(whole[name], whole[f"{name}.clean"], whole[f"{name}.corrupted"]) for name in names}
-    return SweepResult(*key, whole["values"], whole["structural"], further)
+    runs = (whole["clean"], whole["corrupted"]) if key[2] in MODEL_NULLS else ()
+    return SweepResult(*key, whole["values"], whole["structural"], further, *runs)

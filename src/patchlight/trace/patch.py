@@ -13,6 +13,7 @@ from patchlight.pairs.align import Alignment
 from patchlight.records import Pair, Site, TokenPair
 from patchlight.trace import metrics as shares
 from patchlight.trace.corruptions import Corruption, as_corruption
+from patchlight.trace.random_donor import RandomDonor
 from patchlight.trace.rows import Rows
 from patchlight.trace.sites import check_site, is_structural, read_site, resolve
 from patchlight.trace.sweep import BEHIND, MEMORY, Settings, measured, work_on
@@ -104,7 +105,7 @@ def patch(
     direction: str = "denoise",
     metric: str = "logit_diff",
     corruption: str | Corruption = "token",
-    donors: Sequence[str | Sequence[int]] | None = None,
+    donors: Sequence[str | Sequence[int]] | RandomDonor | None = None,
     products: str = "exact",
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,

@@ -20,6 +20,7 @@ from patchlight.trace.effects import Effects
 from patchlight.trace.engine import replay
 from patchlight.trace.kernels import check_products, faster
 from patchlight.trace.plan import needed
+from patchlight.trace.random_donor import RandomDonor, refuse_unpushable
 from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def sweep(
     window: int = 1,
     groups: int | None = None,
     corruption: str | Corruption = "token",
-    donors: Sequence[str | Sequence[int]] | None = None,
+    donors: Sequence[str | Sequence[int]] | RandomDonor | None = None,
     products: str = "exact",
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
@@ -81,7 +82,7 @@ def sweeps(
     window: int = 1,
     groups: int | None = None,
     corruption: str | Corruption = "token",
-    donors: Sequence[str | Sequence[int]] | None = None,
+    donors: Sequence[str | Sequence[int]] | RandomDonor | None = None,
     products: str = "exact",
     on_progress: Callable[[int, int], None] | None = None,
     memory: int = MEMORY,
@@ -95,8 +96,8 @@ def sweeps(
     patched together (layer l means l to l + window - 1), to be read beside the sum of single layers. `groups` cuts
     the hidden neurons of `mlp_hidden` into so many equal groups. `corruption` says how corrupted runs are made (see
     `Corruption`; a word stands for its usual settings); the metric is the mean over its draws. `donors`, a prompt (or
-    its token ids) for each pair of equal length in tokens, replaces the run that gives (a control). `products` of
-    `bfloat16` are coarse, for orientation: never quote them.
+    its token ids) for each pair of equal length in tokens, replaces the run that gives (a control); a `RandomDonor`
+    gives as large a change in a random direction. `products` of `bfloat16` are coarse: never quote them.
 
     `on_progress` gets the cells done and all cells (more where both answers or several draws have to be run).
     `memory` in bytes bounds what is held beside the model; the values do not depend on it beyond rounding. Where the
@@ -130,12 +131,14 @@ def work_on(
     pairs: Sequence[Pair | TokenPair],
     cells: Cells,
     settings: Settings,
-    donors: Sequence[str | Sequence[int]] | None = None,
+    donors: Sequence[str | Sequence[int]] | RandomDonor | None = None,
 ) -> Work:
     """What `measured` takes, all settings checked. Raises InputError as `sweeps` does."""
     require_metrics(settings.metrics)
     require_known("direction", settings.direction, DIRECTIONS)
     check_products(model, settings.products)
+    if isinstance(donors, RandomDonor):
+        refuse_unpushable(cells.components)
     alignments = tuple(align(model.tokenizer, pair) for pair in pairs)
     for pair, alignment in zip(pairs, alignments, strict=True):
         refuse_unreadable(pair, alignment, settings.metrics)
@@ -159,7 +162,7 @@ class Work:
 
     model: Model
     alignments: tuple[Alignment, ...]
-    donors: tuple[tuple[int, ...], ...] | None
+    donors: tuple[tuple[int, ...], ...] | RandomDonor | None
     cells: Cells
     settings: Settings
     subjects: tuple[Replaced, ...] | None  # None where corrupted runs have tokens of their own
@@ -202,6 +205,8 @@ class Work:
         given, received = (corrupted, clean) if noising else (clean, corrupted)
         products = self.settings.products
         of_recipient, of_donor = needed(self.cells.components, self.model)
+        if isinstance(self.donors, RandomDonor):
+            of_recipient |= of_donor  # the push starts from what the recipient has
 
         def run(
             prompts: Sequence[tuple[int, ...]], keep: set[str], before: Run | None = None, *, corrupt: bool = False
@@ -218,6 +223,10 @@ class Work:
         if self.donors is None:
             donor = run(given, of_donor, recipient, corrupt=noising)
             return recipient, donor, donor
+        if isinstance(self.donors, RandomDonor):
+            usual = run(given, of_donor, recipient, corrupt=noising)
+            pushed = self.donors.run(self.model, chosen, recipient, usual, self.cells.components)
+            return recipient, usual, pushed
         donors = [self.donors[index] for index in batch]
         return recipient, run(given, set(), recipient, corrupt=noising), run(donors, of_donor, recipient)
 
@@ -366,10 +375,10 @@ def _behind(recipient: Run, donor: Run, rows: Rows) -> Float[Tensor, "row step w
 
 
 def _donor_ids(
-    model: Model, alignments: Sequence[Alignment], donors: Sequence[str | Sequence[int]] | None
-) -> tuple[tuple[int, ...], ...] | None:
-    if donors is None:
-        return None
+    model: Model, alignments: Sequence[Alignment], donors: Sequence[str | Sequence[int]] | RandomDonor | None
+) -> tuple[tuple[int, ...], ...] | RandomDonor | None:
+    if donors is None or isinstance(donors, RandomDonor):
+        return donors
     ids = tuple(encode(model.tokenizer, donor) if isinstance(donor, str) else tuple(donor) for donor in donors)
     lengths = [len(row) for row in ids]
     if lengths != [len(alignment.clean_ids) for alignment in alignments]:
