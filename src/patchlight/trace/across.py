@@ -89,7 +89,7 @@ def patch_across(
     recipient, giver = (base, tuned) if direction == "denoise" else (tuned, base)
     cells = Grid(sites_of(base, component, window, groups), columns_of(alignments, positions))
     work = work_on(recipient, chosen, cells, Settings(direction, (metric,), TOKEN, "exact", memory), donors)
-    across = _Across(*(getattr(work, each.name) for each in fields(work)), giver)
+    across = _Across(**{each.name: getattr(work, each.name) for each in fields(work)}, giver=giver)
     with both_alone(base, tuned):
         found = effects_of(across, cells, chosen, measured(across, on_progress))[metric]
         given = metric_of(giver, alignments, metric)

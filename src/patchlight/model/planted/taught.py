@@ -20,12 +20,13 @@ import transformers
 
 from patchlight.errors import GateFailed, InputError
 from patchlight.model.anatomy import Model
+from patchlight.model.modules import weight_modules
 from patchlight.model.scratch import END_OF_TEXT, new_gpt2
 from patchlight.records import Pair
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
+    from torch import Tensor, nn
 
 LAYERS, WIDTH, HEADS, CONTEXT = 6, 64, 4, 16
 NEW, OLD, ANSWERS = 48, 64, 12
@@ -133,11 +134,16 @@ def _planted(seed: int, rates: dict[int, float], where: str) -> Planted:
         (_Lesson.of(model, _told(HOME, homes), first), 72),
         (_Lesson.of(model, [*_told(HOME, kept), *_told(TRADE, world.trades)], first), 24),
     ]
-    groups = [{"params": list(model.layers[at].mlp.parameters()), "lr": rate} for at, rate in rates.items()]
+    groups = [{"params": _mlp(model, at), "lr": rate} for at, rate in rates.items()]
     _train(model, groups, lessons, seed)
     weights = tuple(f"weights.blocks.{at}.mlp" for at in rates)
     truth = Truth(where, first if len(rates) == 1 else None, weights, tuple(homes))
     return Planted(base, model, _pairs(world.new), truth)
+
+
+def _mlp(model: Model, layer: int) -> list[nn.Parameter]:
+    weights = dict(model.hf.named_parameters())
+    return [weights[name] for name in weight_modules(model)[f"weights.blocks.{layer}.mlp"]]
 
 
 def _told(templates: Sequence[str], answers: dict[str, str]) -> list[str]:
@@ -240,7 +246,7 @@ def _train(model: Model, groups: list[dict[str, Any]], lessons: Sequence[tuple[_
             logits = lesson.logits(model, chosen)
             losses.append(torch.nn.functional.cross_entropy(logits, lesson.answer[chosen], reduction="sum"))
         optimiser.zero_grad()
-        (sum(losses) / sum(size for _, size in lessons)).backward()
+        (torch.stack(losses).sum() / sum(size for _, size in lessons)).backward()
         optimiser.step()
         if step % CHECKED == 0 and lessons[0][0].margin(model) > LEARNT:
             break
