@@ -21,8 +21,8 @@ from patchlight.trace.capture import Run, capture
 from patchlight.trace.cells import POSITIONS, Grid, columns_of, places_of, require_known, sites_of
 from patchlight.trace.corruptions import TOKEN
 from patchlight.trace.effects import Effects
-from patchlight.trace.engine import needed
 from patchlight.trace.identities import COARSE, LIMITS
+from patchlight.trace.plan import needed
 from patchlight.trace.prompts import both_alone, metric_of, read_prompts
 from patchlight.trace.sweep import MEMORY, Settings, Work, effects_of, measured, work_on
 
