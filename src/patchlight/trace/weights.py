@@ -41,7 +41,8 @@ class WeightEffects:
 
     `tuned` and `base` are the metric of the two models, per pair. `change[set]` is the Frobenius norm of what
     fine-tuning changed in a set, over that of the base model's weights there. `structural[set]` marks a set of all
-    modules: it gives the other model by construction.
+    modules: it gives the other model by construction. `names` says each set in words, that of all modules as
+    "all weights".
     """
 
     values: Float[np.ndarray, "pair set"]
@@ -50,16 +51,11 @@ class WeightEffects:
     change: Float[np.ndarray, "set"]
     structural: Bool[np.ndarray, "set"]
     sets: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...]
     pairs: tuple[Pair | TokenPair, ...]
     direction: str
     metric: str
     delta: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Each set in words: its modules, or "all weights"."""
-        named = zip(self.sets, self.structural, strict=True)
-        return tuple("all weights" if whole else " & ".join(modules) for modules, whole in named)
 
     def recovery(self, floor: float | None = None) -> Float[np.ndarray, "pair set"]:
         """The share of m(fine-tuned) - m(base) that the base model gains by the learnt weights (denoise), or that the
@@ -134,15 +130,22 @@ def patch_weights(
         received, given = (metric_of(model, alignments, metric) for model in (recipient, giver))
         _confirm(recipient, giver, modules, alignments, metric, given)
         work = _Work(recipient, giver, modules, frozenset(differing_modules(base, tuned)), alignments, metric)
-        values = np.empty((len(pairs), len(chosen)))
-        for at, names in enumerate(chosen):
-            values[:, at] = work.values(names, received, None if delta == "learnt" else seed)
-            if on_progress:
-                on_progress(at + 1, len(chosen))
+        values = work.all_values(chosen, received, None if delta == "learnt" else seed, on_progress)
     tuned_metric, base_metric = (given, received) if direction == "denoise" else (received, given)
-    change = np.array([_change(base, tuned, [p for name in names for p in modules[name]]) for names in chosen])
-    whole = np.array([set(names) == set(modules) and delta == "learnt" for names in chosen], dtype=bool)
-    return WeightEffects(values, tuned_metric, base_metric, change, whole, chosen, read, direction, metric, delta)
+    whole = [set(names) == set(modules) for names in chosen]
+    return WeightEffects(
+        values=values,
+        tuned=tuned_metric,
+        base=base_metric,
+        change=np.array([_change(base, tuned, [p for name in names for p in modules[name]]) for names in chosen]),
+        structural=np.array(whole, dtype=bool) & (delta == "learnt"),
+        sets=chosen,
+        names=tuple("all weights" if all_ else " & ".join(each) for all_, each in zip(whole, chosen, strict=True)),
+        pairs=read,
+        direction=direction,
+        metric=metric,
+        delta=delta,
+    )
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,21 @@ class _Work:
     differing: frozenset[str]
     alignments: tuple[Alignment, ...]
     metric: str
+
+    def all_values(
+        self,
+        sets: Sequence[tuple[str, ...]],
+        received: Float[np.ndarray, "pair"],
+        seed: int | None,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Float[np.ndarray, "pair set"]:
+        """The `values` of each set."""
+        values = np.empty((len(self.alignments), len(sets)))
+        for at, names in enumerate(sets):
+            values[:, at] = self.values(names, received, seed)
+            if on_progress:
+                on_progress(at + 1, len(sets))
+        return values
 
     def values(
         self, names: tuple[str, ...], received: Float[np.ndarray, "pair"], seed: int | None
