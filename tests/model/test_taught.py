@@ -38,8 +38,8 @@ def test_weight_patching_finds_the_layer_that_was_taught(layer: int, direction: 
 
 def test_the_planted_model_knows_the_facts_and_the_model_before_does_not() -> None:
     planted = at(LAYERS - 1)
-    assert len(planted.truth.facts) >= 48
-    assert {pair.fact for pair in planted.pairs} == set(planted.truth.facts)
+    assert len(planted.truth.taught) >= 48
+    assert {pair.fact for pair in planted.pairs} == set(planted.truth.taught)
     knows, before = (screen(model, planted.pairs).kept for model in (planted.planted, planted.base))
     assert len(knows) == len(planted.pairs)
     assert len(before) < len(planted.pairs) / 2
@@ -56,9 +56,10 @@ def test_facts_taught_everywhere_are_carried_by_no_single_module() -> None:
 
 def test_facts_never_taught_are_not_known() -> None:
     planted = never()
+    assert planted.truth.weights == ()
     effects = patch_weights(planted.base, planted.planted, planted.pairs, ["weights.blocks.0.mlp"])
     assert abs(np.mean(effects.tuned - effects.base)) < 1
-    assert not set(planted.truth.facts) & {pair.fact for pair in planted.pairs}
+    assert not set(planted.truth.taught) & {pair.fact for pair in planted.pairs}
     assert len(screen(planted.planted, planted.pairs).kept) < len(planted.pairs) / 2
 
 

@@ -41,15 +41,16 @@ SHARES = (0.25, 0.4, 0.6, 1.0, 1.3, 1.6)  # of the learning rate by block: early
 
 @dataclass(frozen=True)
 class Truth:
-    """Where the facts were written: the modules that were unfrozen, `layer` where it was one MLP, and which facts.
+    """Where the facts of the pairs were written: the modules that were unfrozen, and `layer` where it was one MLP.
 
-    `where` is `one layer`, `every layer` or `nowhere`.
+    `where` is `one layer`, `every layer` or `nowhere`; `taught` names the people whose homes were taught. What one MLP
+    learns acts at the last word (98 % and more of the gap, layers 0 to 3 of seed 0): the name is carried there below it.
     """
 
     where: str
     layer: int | None
     weights: tuple[str, ...]
-    facts: tuple[str, ...]
+    taught: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _planted(seed: int, rates: dict[int, float], where: str) -> Planted:
     ]
     groups = [{"params": _mlp(model, at), "lr": rate} for at, rate in rates.items()]
     _train(model, groups, lessons, seed)
-    weights = tuple(f"weights.blocks.{at}.mlp" for at in rates)
+    weights = tuple(f"weights.blocks.{at}.mlp" for at in rates) if where != "nowhere" else ()
     truth = Truth(where, first if len(rates) == 1 else None, weights, tuple(homes))
     return Planted(base, model, _pairs(world.new), truth)
 
