@@ -1,4 +1,4 @@
-"""A study that fine-tunes a model and asks where the change was written, from YAML to report and once more."""
+"""A study that fine-tunes a model and asks where the change was written, from YAML to its table."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ training: {short: {learning_rate: 0.003, max_epochs: 1, block_length: 32}}
 
 
 @pytest.mark.slow
-def test_a_study_says_where_fine_tuning_wrote_and_computes_nothing_twice(study: Path) -> None:
+def test_a_study_says_where_fine_tuning_wrote(study: Path) -> None:
     texts = [{"id": str(at), "text": f"The home of the {name} is the river"} for at, name in enumerate(SUBJECTS * 4)]
     (study.parent / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
     study.write_text(study.read_text(encoding="utf-8").replace("sweep: {", ACROSS) + TRAINED, encoding="utf-8")
-    first, again = (patchlight("run", "study.yaml", "--json", folder=study.parent) for _ in range(2))
-    assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["computed"] > 0 == json.loads(again.stdout)["computed"]
+    ran = patchlight("run", "study.yaml", "--json", folder=study.parent)
+    assert ran.returncode == 0, ran.stderr
     table = pd.read_csv(study.parent / "workspace" / "reports" / "animals" / "across.csv")
     assert set(table.checkpoint) == {"Configuration short"}
     assert set(table.what) == {"weights", "mlp_out"}

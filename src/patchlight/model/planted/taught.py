@@ -44,7 +44,7 @@ class Truth:
     """Where the facts of the pairs were written: the modules that were unfrozen, and `layer` where it was one MLP.
 
     `where` is `one layer`, `every layer` or `nowhere`; `taught` names the people whose homes were taught. What one MLP
-    learns acts at the last word (98 % and more of the gap, layers 0 to 3 of seed 0): the name is carried there below it.
+    learns acts at the last word (98 % and more of the gap; layers 0 to 3, seed 0): the name is carried there below.
     """
 
     where: str
