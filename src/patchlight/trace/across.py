@@ -89,7 +89,8 @@ def patch_across(
     recipient, giver = (base, tuned) if direction == "denoise" else (tuned, base)
     cells = Grid(sites_of(base, component, window, groups), columns_of(alignments, positions))
     work = work_on(recipient, chosen, cells, Settings(direction, (metric,), TOKEN, "exact", memory), donors)
-    across = _Across(**{each.name: getattr(work, each.name) for each in fields(work)}, giver=giver)
+    prompts = work.donors if isinstance(work.donors, tuple) else tuple(each.clean_ids for each in alignments)
+    across = _Across(**{each.name: getattr(work, each.name) for each in fields(work)}, giver=giver, given=prompts)
     with both_alone(base, tuned):
         found = effects_of(across, cells, chosen, measured(across, on_progress))[metric]
         given = metric_of(giver, alignments, metric)
@@ -104,14 +105,14 @@ def patch_across(
 
 @dataclass(frozen=True)
 class _Across(Work):
-    """Cells that one model receives from another."""
+    """Cells that one model receives from another, which reads the prompts `given`."""
 
     giver: Model
+    given: tuple[tuple[int, ...], ...]
 
     def _runs(self, batch: Sequence[int], continuation: Int[Tensor, "pair token"], draw: int) -> tuple[Run, Run, Run]:
-        """The recipient's run and the giver's, of the same prompt unless donors are given."""
-        prompts = [self.alignments[index].clean_ids for index in batch]
-        donors = prompts if self.donors is None else [self.donors[index] for index in batch]
+        """The recipient's run and the giver's."""
+        prompts, donors = [self.alignments[index].clean_ids for index in batch], [self.given[index] for index in batch]
         of_recipient, of_donor = needed(self.cells.components, self.model)
         steps = continuation.shape[1] + 1
         recipient = capture(self.model, torch.cat([torch.tensor(prompts), continuation], 1), of_recipient, read=steps)
