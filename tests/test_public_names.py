@@ -10,9 +10,9 @@ import patchlight
 
 def test_the_public_names_are_exactly_these() -> None:
     assert patchlight.__all__ == [
-        "Corruption", "Effects", "Model", "Pair", "PatchlightError", "SetEffects", "Site", "TokenPair",
-        "align", "load_model", "patch", "prove", "random_init", "read_site", "robustness",
-        "save_model", "screen", "screen_sites", "sweep", "sweeps",
+        "AcrossEffects", "Corruption", "Effects", "Model", "Pair", "PatchlightError", "SetEffects", "Site", "TokenPair",
+        "WeightEffects", "align", "load_model", "patch", "patch_across", "patch_weights", "prove", "random_init",
+        "read_site", "robustness", "save_model", "screen", "screen_sites", "sweep", "sweeps",
     ]  # fmt: skip
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from patchlight.pairs.align import align
     from patchlight.pairs.screen import screen
     from patchlight.records import Pair, Site, TokenPair
+    from patchlight.trace.across import AcrossEffects, patch_across
     from patchlight.trace.corruptions import Corruption
     from patchlight.trace.effects import Effects
     from patchlight.trace.identities import prove
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from patchlight.trace.screening import screen_sites
     from patchlight.trace.sites import read_site
     from patchlight.trace.sweep import sweep, sweeps
+    from patchlight.trace.weights import WeightEffects, patch_weights
     from patchlight.verify.robustness import robustness
 
 __all__ = [
+    "AcrossEffects",
     "Corruption",
     "Effects",
     "Model",
@@ -43,9 +46,12 @@ __all__ = [
     "SetEffects",
     "Site",
     "TokenPair",
+    "WeightEffects",
     "align",
     "load_model",
     "patch",
+    "patch_across",
+    "patch_weights",
     "prove",
     "random_init",
     "read_site",
@@ -58,6 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AcrossEffects": "trace.across",
     "Corruption": "trace.corruptions",
     "Effects": "trace.effects",
     "Model": "model.anatomy",
@@ -66,9 +73,12 @@ _HOMES = {
     "SetEffects": "trace.patch",
     "Site": "records",
     "TokenPair": "records",
+    "WeightEffects": "trace.weights",
     "align": "pairs.align",
     "load_model": "model.load",
     "patch": "trace.patch",
+    "patch_across": "trace.across",
+    "patch_weights": "trace.weights",
     "prove": "trace.identities",
     "random_init": "model.load",
     "read_site": "trace.sites",

@@ -118,7 +118,28 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
     matrices = (matrix(),) if name == "definitional" else ()
     narrowing = c.Narrowing(screened(), 3) if name == "definitional" else None
     metrics = (replace(matrix(), cells=matrix().cells[:2]),) if name == "definitional" else ()
-    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, metrics)
+    across = exchanged() if name == "definitional" else ()
+    return c.KindResult(
+        name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, across=across, metrics=metrics
+    )
+
+
+def exchanged() -> tuple[c.Transfer, ...]:
+    """Weights of which one module carries what was learnt, activations without a control, and no gap at all."""
+    names = [f"weights.blocks.{layer}.{part}" for layer in range(LAYERS) for part in ("norms", "attn", "mlp")]
+    sites, facts = ("weights.embed", *names, "weights"), [f"fact-{number}" for number in range(FACTS)]
+    rng = np.random.default_rng(8)
+    moved = rng.normal(0, 0.05, (FACTS, len(sites)))
+    moved[:, 12], moved[:, -1] = rng.normal(2.4, 0.2, FACTS), 3
+    effect, control = (
+        cluster_bootstrap(each, np.full(FACTS, 3.0), facts, seed=1, resamples=200) for each in (moved, 0.01 * moved)
+    )
+    whole = np.arange(len(sites)) == len(sites) - 1
+    weights = c.Transfer("weights", "denoise", sites, effect, control, whole, FACTS, FACTS, 2)
+    role = tuple(f"blocks.{layer}.mlp_out@last" for layer in range(len(sites)))
+    activations = c.Transfer("mlp_out", "noise", role, effect, None, np.zeros_like(whole), FACTS, FACTS, 0)
+    nothing = c.Transfer("mlp_out", "denoise", role, None, None, np.zeros_like(whole), 0, 0, 36)
+    return activations, weights, nothing
 
 
 def screened() -> Screening:

@@ -159,6 +159,25 @@ class Narrowing:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """What exchanges between a fine-tuned model and the model before it carry of the gap between both.
+
+    `what` is a component or `weights`; `sites` are named, `weights` stands for all weights. `effect` and `control` have
+    a cell for each site; `effect` is None where no pair has a gap. `left_out` pairs have none.
+    """
+
+    what: str
+    direction: str
+    sites: tuple[str, ...]
+    effect: IntervalMap | None
+    control: IntervalMap | None
+    structural: Bool[np.ndarray, " site"]
+    facts: int
+    pairs: int
+    left_out: int
+
+
+@dataclass(frozen=True)
 class KindResult:
     """What was measured of one kind of knowledge in one checkpoint; `maps` is empty where nothing could be swept."""
 
@@ -172,6 +191,7 @@ class KindResult:
     verdict: Verdict
     robustness: tuple[Robustness, ...] = ()  # a matrix of corruptions and metrics for each component
     narrowing: Narrowing | None = None
+    across: tuple[Transfer, ...] = ()  # from model to model: activations and weights
     metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
     nulls_absent: Mapping[str, str] = field(default_factory=dict)  # null maps that were not made, with the reason
 
@@ -209,6 +229,11 @@ class ReportContents:
     def narrowed(self) -> bool:
         """True where the places of any kind were narrowed by a screening."""
         return any(result.narrowing for checkpoint in self.checkpoints for result in checkpoint.kinds)
+
+    @property
+    def transferred(self) -> bool:
+        """True where models were patched from one to the other."""
+        return any(result.across for checkpoint in self.checkpoints for result in checkpoint.kinds)
 
     def measured(self, kind: str) -> list[Measured]:
         """Every map of a kind of knowledge, checkpoints in their order."""

@@ -32,6 +32,7 @@ from patchlight.report.contents import (
     ReportContents,
     TrainingCurve,
 )
+from patchlight.study.across import transfers
 from patchlight.study.metrics import metrics_compared
 from patchlight.study.nulls import NullMap, absent, pooled
 from patchlight.study.results import CheckpointResults, Question, SweepResult
@@ -84,7 +85,12 @@ def contents_of(
 
 
 def _unknown(study: Study) -> tuple[str, ...]:
-    measured = {"corruptions": bool(study.spec.sweep.corruptions), "random-init": "random-init" in study.spec.controls}
+    sweep = study.spec.sweep
+    measured = {
+        "corruptions": bool(sweep.corruptions),
+        "random-init": "random-init" in study.spec.controls,
+        "weights": sweep.across is not None and sweep.across.weights,
+    }
     return tuple(code for code in NOT_MEASURED if not measured.get(code))
 
 
@@ -173,6 +179,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         verdict=refused(result, kind, len(set(view.facts))) or view.verdict(asked),
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
+        across=transfers(study, result, kind),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

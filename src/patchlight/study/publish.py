@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from patchlight.report import across
 from patchlight.report.build import build_report
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
 from patchlight.store.faults import told_clearly
@@ -20,8 +21,8 @@ from patchlight.study.results import CheckpointResults, SweepResult
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
     aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv` (the
-    further metrics of every sweep beside its first), `screening.csv` (every place that was screened), `questions.csv`,
-    `left_out.csv` and `summary.json`.
+    further metrics of every sweep beside its first), `screening.csv` (every place that was screened),
+    `across.csv` (what was exchanged between models), `questions.csv`, `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,6 +31,7 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
         _replace_csv(folder / "intervals.csv", pd.DataFrame(_intervals(contents)))
         _replace_csv(folder / "robustness.csv", _compared(contents, "robustness"))
         _replace_csv(folder / "metrics.csv", _compared(contents, "metrics"))
+        _replace_csv(folder / "across.csv", pd.DataFrame(_exchanged(contents)))
         _replace_csv(folder / "screening.csv", _screened(contents))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
         _replace_csv(folder / "left_out.csv", pd.concat([_left_out(result) for result in results]))
@@ -150,6 +152,17 @@ def _screened(contents: ReportContents) -> pd.DataFrame:
         if result.narrowing
     ]
     return pd.concat(tables) if tables else pd.DataFrame(columns=["checkpoint", "kind", "site"])
+
+
+def _exchanged(contents: ReportContents) -> Iterator[dict[str, Any]]:
+    for checkpoint in contents.checkpoints:
+        for result in checkpoint.kinds:
+            for each in result.across:
+                names = {"checkpoint": checkpoint.name["en"], "kind": result.kind, "direction": each.direction}
+                yield from (
+                    {**names, "what": each.what, **dict(zip(across.COLUMNS, row, strict=True))}
+                    for row in across.rows(each)
+                )
 
 
 def _questions(results: Sequence[CheckpointResults]) -> Iterator[dict[str, Any]]:

@@ -97,6 +97,23 @@ class SweepResult:
 
 
 @dataclass(frozen=True)
+class AcrossResult:
+    """The first metric after each exchange between two models, `values[pair, site]`, and that of the models alone.
+
+    `what` is a component or `weights`; `control` is NaN where a pair has none.
+    """
+
+    what: str
+    direction: str
+    sites: tuple[str, ...]
+    values: Float[np.ndarray, "pair site"]
+    structural: Bool[np.ndarray, " site"]
+    tuned: Float[np.ndarray, " pair"]
+    base: Float[np.ndarray, " pair"]
+    control: Float[np.ndarray, "pair site"] | None
+
+
+@dataclass(frozen=True)
 class CheckpointResults:
     """One checkpoint with its questions and sweeps; `identities` is None where no question was left to sweep."""
 
@@ -110,3 +127,4 @@ class CheckpointResults:
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)  # by kind, where it was asked for
     narrowings: Mapping[str, Narrowing] = field(default_factory=dict)  # by kind, where it was asked for
     nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not
+    across: tuple[AcrossResult, ...] = ()  # of a fine-tuned checkpoint, where it was asked for

@@ -148,6 +148,15 @@ class Screening(Section):
     )
 
 
+class Across(Section):
+    """What fine-tuning wrote: every trained configuration patched against the model before it, on the same prompts."""
+
+    components: tuple[Component, ...] = Field(
+        default=("mlp_out", "resid_post"), description="Activations put from model to model, by layer and role."
+    )
+    weights: bool = Field(default=True, description="Also exchange the weights of each module, and of all.")
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -163,6 +172,9 @@ class Sweep(Section):
     )
     screening: Screening | None = Field(
         default=None, description="Narrow the sites of more components on the discovery facts, in the first direction."
+    )
+    across: Across | None = Field(
+        default=None, description="Patch each trained configuration against the model before fine-tuning."
     )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(
@@ -213,6 +225,10 @@ class StudySpec(Section):
             raise ValueError("a `corpus` is read only for `training`: add a configuration, or leave it out")
         if self.model.new_gpt2 is not None and not self.training:
             raise ValueError("a new model that is never trained has nothing to find: add `training`")
+        if self.sweep.across and not (self.training and self.before and self.model.load):
+            raise ValueError("`across` compares a loaded model before and after `training`: it needs `before`, too")
+        if self.sweep.across and self.sweep.metrics[0] == "kl":
+            raise ValueError("`across` scores answers: put another metric than kl first, or leave out `across`")
         if self.model.adapter and self.training:
             raise ValueError("a model with an `adapter` is not trained: merge it first, or leave out `training`")
         return self

@@ -19,6 +19,7 @@ from patchlight.run.units import Failure, Ran, Unit, run_units
 from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
+from patchlight.study.across import with_across
 from patchlight.study.nulls import applying, null_models
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, CheckpointResults, FurtherMetric, Question, SweepResult
@@ -102,6 +103,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     checkpoints = _checkpoints(here, pack)
     models = null_models(study, checkpoints)
     results = [_checkpoint_results(here, pack, checkpoint, models) for checkpoint in checkpoints]
+    results = [with_across(study, checkpoints[0], result, here.run) for result in results]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)

@@ -24,7 +24,7 @@ from patchlight.trace.random_donor import RandomDonor, refuse_unpushable
 from patchlight.trace.rows import Rows
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
     from patchlight.model.anatomy import Model
@@ -112,7 +112,7 @@ def sweeps(
     cells = Grid(sites_of(model, component, window, groups), columns_of(alignments, positions))
     settings = Settings(direction, tuple(metrics), as_corruption(corruption), products, memory)
     work = work_on(model, pairs, cells, settings, donors)
-    return _effects(work, cells, tuple(pairs), measured(work, on_progress))
+    return effects_of(work, cells, tuple(pairs), measured(work, on_progress))
 
 
 @dataclass(frozen=True)
@@ -235,20 +235,24 @@ class Work:
     ) -> Float[Tensor, "row step width"]:
         if self.cells.components <= BEHIND:
             return _behind(recipient, donor, rows)
-        differs = recipient.ids != donor.ids
-        if self.subjects is not None:
-            for row, index in enumerate(batch):
-                differs[row, list(self.subjects[index].positions)] = True
         return replay(
             self.model,
             recipient,
             donor,
             rows,
             memory=self.settings.memory // 2,
-            differs=differs,
+            differs=self._differs(batch, recipient, donor),
             products=self.settings.products,
             on_pass=advance,
         )
+
+    def _differs(self, batch: Sequence[int], recipient: Run, donor: Run) -> Bool[Tensor, "pair position"]:
+        """The positions whose embeddings differ between the two runs."""
+        differs = recipient.ids != donor.ids
+        if self.subjects is not None:
+            for row, index in enumerate(batch):
+                differs[row, list(self.subjects[index].positions)] = True
+        return differs
 
     def _read(
         self, runs: Sequence[Float[Tensor, "row step width"]], answers: Answers, pair: Tensor, clean: Tensor
@@ -286,7 +290,7 @@ class Work:
         return int(np.prod(self.cells.shape([self.alignments[index]])))
 
 
-def _effects(
+def effects_of(
     work: Work, cells: Grid, pairs: tuple[Pair | TokenPair, ...], batches: Iterator[tuple[list[int], Measured]]
 ) -> dict[str, Effects]:
     """The batches put together, a record for each metric."""

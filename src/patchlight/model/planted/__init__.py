@@ -1,0 +1,1 @@
+"""Models whose truth is known, made by the project itself."""
