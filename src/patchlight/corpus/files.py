@@ -22,7 +22,7 @@ from patchlight.records import Document
 
 csv.field_size_limit(2**27)  # whole articles in one cell; the standard limit is 128 KiB
 
-PREPARED = Path("card.json"), Path("documents.parquet")  # of a folder that `patchlight corpus prepare` wrote
+PREPARED = "card.json", "documents.parquet"  # of a folder that `patchlight corpus prepare` wrote
 
 
 def read_documents(paths: Sequence[Path], *, limit: int | None = None, text_field: str = "text") -> Iterator[Document]:
@@ -41,6 +41,20 @@ def read_documents(paths: Sequence[Path], *, limit: int | None = None, text_fiel
 def read_records(path: Path, *, text_field: str = "text") -> Iterator[Document]:
     """The documents of one file or folder as `read_documents` has them, and those whose text is empty."""
     return _read(path, Reading(text_field, empty=True))
+
+
+def files_of(path: Path) -> list[Path]:
+    """What is read for a path, in its order: the files of a plain folder, else the path itself.
+
+    Raises InputError `corpus-empty-folder`.
+    """
+    if not path.is_dir() or (path / PREPARED[0]).is_file() or is_fetched(path) or is_dataset(path):
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and _reader(file))
+    if not files:
+        what = "the folder holds no file that can be read"
+        raise InputError("corpus-empty-folder", what, where=Place(path), fix=f"put {', '.join(_READERS)} into it")
+    return files
 
 
 def _read(path: Path, reading: Reading) -> Iterator[Document]:
@@ -67,11 +81,7 @@ def _folder(folder: Path, reading: Reading) -> Iterator[Document]:
         return fetched(folder)
     if is_dataset(folder):
         return dataset(folder, reading)
-    files = sorted(path for path in folder.iterdir() if path.is_file() and _reader(path))
-    if not files:
-        what = "the folder holds no file that can be read"
-        raise InputError("corpus-empty-folder", what, where=Place(folder), fix=f"put {', '.join(_READERS)} into it")
-    return itertools.chain.from_iterable(_read(path, reading) for path in files)
+    return itertools.chain.from_iterable(_read(path, reading) for path in files_of(folder))
 
 
 def _text(path: Path, _: Reading) -> Iterator[Document]:

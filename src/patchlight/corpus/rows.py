@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from patchlight.errors import InputError, Place
 from patchlight.records import Document
 
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 FIELDS = ("title", "source", "pmid", "id", "part")  # taken where they are, beside the text
 
 
@@ -46,7 +48,7 @@ def document(row: Mapping[str, Any], place: Place, reading: Reading) -> Document
 
 def is_unicode(text: str) -> bool:
     """Whether the text can be written to a file: JSON can spell half of a surrogate pair."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or not HALF_PAIR.search(text)
 
 
 def not_unicode(place: Place) -> InputError:
