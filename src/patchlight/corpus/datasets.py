@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.ipc
 
-from patchlight.corpus.rows import FIELDS, Reading, document
+from patchlight.corpus.rows import Reading, document
 from patchlight.errors import InputError, Place
 from patchlight.records import Document
 
@@ -48,7 +48,7 @@ def _arrow(path: Path, reading: Reading) -> Iterator[Document]:
         with pyarrow.memory_map(str(path)) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
             for batch in stream:
                 batch.validate(full=True)
-                wanted = [name for name in batch.schema.names if name in (*FIELDS, reading.text_field)]
+                wanted = [name for name in batch.schema.names if name in reading.fields]
                 for row in batch.select(wanted).to_pylist():
                     number += 1
                     yield document(row, Place(path, number), reading)

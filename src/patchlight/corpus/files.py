@@ -15,7 +15,7 @@ import pyarrow.parquet
 from patchlight.corpus.datasets import dataset, is_dataset
 from patchlight.corpus.fetched import fetched, is_fetched
 from patchlight.corpus.medline import is_medline, medline_text, pubmed_xml
-from patchlight.corpus.rows import FIELDS, Reading, document, not_unicode
+from patchlight.corpus.rows import Reading, document, not_unicode
 from patchlight.corpus.streams import Damage, damaged, lines
 from patchlight.errors import InputError, Place
 from patchlight.records import Document
@@ -28,7 +28,7 @@ PREPARED = "card.json", "documents.parquet"  # of a folder that `patchlight corp
 def read_documents(paths: Sequence[Path], *, limit: int | None = None, text_field: str = "text") -> Iterator[Document]:
     """The documents of `paths` in their order, at most `limit` of them.
 
-    A row needs `text` (or `text_field`); `title`, `source`, `part` and an id (`pmid` or `id`) are taken where they
+    A row needs `text` (or `text_field`); `title`, `source` and an id (`pmid` or `id`) are taken where they
     are. Without an id, a document is called after its place, such as `notes.csv:3`. PubMed's records without
     abstract are left out. Rows are yielded as they are read, so all that stands before a damaged place is
     delivered before the error. Raises InputError with file and line (and column, in JSON) for what cannot be read.
@@ -76,7 +76,7 @@ def _read(path: Path, reading: Reading) -> Iterator[Document]:
 def _folder(folder: Path, reading: Reading) -> Iterator[Document]:
     card, documents = PREPARED
     if (folder / card).is_file():
-        return _read(folder / documents, Reading())
+        return _read(folder / documents, Reading(part=True))
     if is_fetched(folder):
         return fetched(folder)
     if is_dataset(folder):
@@ -170,7 +170,7 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Document]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as opened:
-            wanted = [name for name in opened.schema_arrow.names if name in (*FIELDS, reading.text_field)]
+            wanted = [name for name in opened.schema_arrow.names if name in reading.fields]
             batches = opened.iter_batches(1024, columns=wanted)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, row in enumerate(rows, start=1):

@@ -11,15 +11,21 @@ from patchlight.errors import InputError, Place
 from patchlight.records import Document
 
 HALF_PAIR = re.compile("[\ud800-\udfff]")
-FIELDS = ("title", "source", "pmid", "id", "part")  # taken where they are, beside the text
+FIELDS = ("title", "source", "pmid", "id")  # taken where they are, beside the text
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read: the field that holds the text, and whether a row may have none."""
+    """How rows are read: the field that holds the text, whether a row may have none, whether it names its side."""
 
     text_field: str = "text"
     empty: bool = False
+    part: bool = False
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that are read."""
+        return (*FIELDS, self.text_field, *(["part"] if self.part else []))
 
 
 def document(row: Mapping[str, Any], place: Place, reading: Reading) -> Document:
@@ -42,7 +48,7 @@ def document(row: Mapping[str, Any], place: Place, reading: Reading) -> Document
         text=text,
         title=str(row.get("title") or ""),
         source=str(row.get("source") or place.file.name),
-        part=str(row.get("part") or ""),
+        part=str(row.get("part") or "") if reading.part else "",
     )
 
 

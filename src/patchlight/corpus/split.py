@@ -51,6 +51,24 @@ def split(documents: Iterable[Document], *, validation: float = 0.2, held_out: f
     )
 
 
+def recorded(documents: Sequence[Document]) -> Split | None:
+    """The split that the documents bring with them, None where they bring none.
+
+    Raises InputError `split-mixed` where only some of them do, and `split-too-few` for an empty side.
+    """
+    if not any(document.part for document in documents):
+        return None
+    sides: dict[str, list[Document]] = {"train": [], "validation": [], "held_out": []}
+    for document in documents:
+        if document.part not in sides:
+            what = f"document {document.id} names no side ({document.part or 'none'}), others do"
+            raise InputError("split-mixed", what, fix="prepare all files together: patchlight corpus prepare")
+        sides[document.part].append(document)
+    if not (sides["train"] and sides["validation"]):
+        raise _too_few(len(documents))
+    return Split(tuple(sides["train"]), tuple(sides["validation"]), tuple(sides["held_out"]))
+
+
 def sides_of(families: Sequence[int], *, validation: float, held_out: float, seed: int) -> list[str]:
     """The side of each document (`train`, `validation`, `held_out`); a family is on one side as a whole.
 
