@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from patchlight.cli.main import execute
+from patchlight.corpus import examine
 from patchlight.corpus.alike import near_duplicates, signature, similar_pairs
 from patchlight.corpus.card import Card
 from patchlight.corpus.clean import clean, compared, language
@@ -118,12 +119,17 @@ def test_nothing_that_may_be_passed_on_holds_a_text(tmp_path: Path) -> None:
     assert [row["id"] for row in manifest] == [str(row["pmid"]) for row in rows]
 
 
-def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
-    source = write(tmp_path / "rows.jsonl", rows_of(texts(60)))
-    for name in ("a", "b"):
-        prepare([source], tmp_path / name, Preparation(terms=("epilepsy",)), progress=Progress())
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+def test_the_same_input_gives_the_same_files_with_one_process_or_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine, "FEW", 20)  # so that 100 texts are many
+    monkeypatch.setattr(examine, "CHUNK", 7)
+    source = write(tmp_path / "rows.jsonl", [*rows_of(texts(100)), *rows_of(texts(9), first=9000)])
+    for workers in (1, 2):
+        choice = Preparation(terms=("epilepsy",))
+        prepare([source], tmp_path / str(workers), choice, progress=Progress(), workers=workers)
+    for file in (tmp_path / "1").iterdir():
+        assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes()
 
 
 def test_a_study_takes_the_recorded_split(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -67,6 +68,7 @@ def prepare(
     keep_before_damage: Annotated[
         bool, typer.Option(help="Keep what stands before a damaged place; the card names it.")
     ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="the cores, at most 8")] = None,
 ) -> Mapping[str, Any]:
     """Clean texts, drop duplicates, split them without leaks, and write a data card."""
     from patchlight.corpus.prepare import Preparation
@@ -85,7 +87,7 @@ def prepare(
         licences=tuple(licence or ()),
         keep_before_damage=keep_before_damage,
     )
-    card = work(sources, out, choice, progress=terminal.progress())
+    card = work(sources, out, choice, progress=terminal.progress(), workers=workers or min(8, os.cpu_count() or 1))
     phrase = PHRASES[terminal.language]["prepared"]
     parts = ", ".join(f"{part} {count}" for part, count in card.parts.items())
     terminal.say(phrase.format(kept=card.kept, read=card.read, parts=parts, card=out / "card.md"))

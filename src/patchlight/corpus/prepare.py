@@ -26,9 +26,10 @@ import pyarrow.parquet
 from jaxtyping import Int
 from numpy import ndarray
 
-from patchlight.corpus.alike import families, near_duplicates, sentence_keys, signature, similar_pairs
+from patchlight.corpus.alike import families, near_duplicates, similar_pairs
 from patchlight.corpus.card import PUBMED_LICENCE, REASONS, Card, Dropped, Source, markdown
-from patchlight.corpus.clean import LANGUAGES, clean, compared, language
+from patchlight.corpus.clean import LANGUAGES
+from patchlight.corpus.examine import Examined, Limits, examined
 from patchlight.corpus.fetched import is_fetched, read_search
 from patchlight.corpus.files import PREPARED, files_of, read_records
 from patchlight.corpus.split import sides_of
@@ -84,10 +85,11 @@ class _Gathered:
     keys: list[Any] = field(default_factory=list)
 
 
-def prepare(paths: Sequence[Path], folder: Path, choice: Preparation, *, progress: Progress) -> Card:
+def prepare(paths: Sequence[Path], folder: Path, choice: Preparation, *, progress: Progress, workers: int = 1) -> Card:
     """Makes `folder`, which is there only when it is whole, out of files and folders that `read_documents` reads.
 
-    Of duplicates the first is kept. The same input and choice give the same files. Raises InputError
+    Of duplicates the first is kept. The same input and choice give the same files, however many processes
+    (`workers`) share the work. Raises InputError
     `corpus-folder-taken`, `corpus-nothing-left`, `split-too-few`, and what reading raises.
     """
     if folder.exists():
@@ -96,7 +98,7 @@ def prepare(paths: Sequence[Path], folder: Path, choice: Preparation, *, progres
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
     work.mkdir(parents=True)
     try:
-        card = _prepare([file for path in paths for file in files_of(path)], work, choice, progress)
+        card = _prepare([file for path in paths for file in files_of(path)], work, choice, progress, workers)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -105,11 +107,12 @@ def prepare(paths: Sequence[Path], folder: Path, choice: Preparation, *, progres
     return card
 
 
-def _prepare(files: Sequence[Path], work: Path, choice: Preparation, progress: Progress) -> Card:
+def _prepare(files: Sequence[Path], work: Path, choice: Preparation, progress: Progress, workers: int) -> Card:
     gathered, spool = _Gathered(), work / "spool.parquet"
+    limits = Limits(choice.language, choice.shortest, choice.longest)
     with progress.stage("reading", len(files)), pyarrow.parquet.ParquetWriter(spool, SCHEMA) as writer:
-        rows = _passed(files, choice, gathered, progress)
-        _write_rows(writer, rows)
+        records = examined(_records(files, choice, gathered, progress), limits, workers)
+        _write_rows(writer, (row for record in records if (row := _row(record, gathered)) is not None))
     if not gathered.ids:
         counts = ", ".join(f"{each.count} {REASONS[reason]}" for reason, each in gathered.dropped.items() if each.count)
         raise InputError("corpus-nothing-left", f"no document is left: {counts or 'no records'}", fix="see the options")
@@ -123,56 +126,35 @@ def _prepare(files: Sequence[Path], work: Path, choice: Preparation, progress: P
     return card
 
 
-def _passed(
-    files: Sequence[Path], choice: Preparation, gathered: _Gathered, progress: Progress
-) -> Iterator[dict[str, str]]:
-    """The rows of documents that pass on their own; what is needed to compare them is gathered."""
+def _records(files: Sequence[Path], choice: Preparation, gathered: _Gathered, progress: Progress) -> Iterator[Document]:
+    """The records of all files; those of each are counted with their source."""
     for file in files:
         with progress.unit(file.name):
             source = _source(file)
             gathered.sources.append(source)
-            for record in _records(file, source, choice):
-                source.records += 1
-                row = _row(record, choice, gathered)
-                if row is not None:
-                    yield row
+            try:
+                for record in read_records(file, text_field=choice.text_field):
+                    source.records += 1
+                    yield record
+            except InputError as error:
+                if not choice.keep_before_damage:
+                    raise
+                source.stopped = f"stopped: {error.what} ({error.code} at {error.where})"
 
 
-def _records(file: Path, source: Source, choice: Preparation) -> Iterator[Document]:
-    try:
-        yield from read_records(file, text_field=choice.text_field)
-    except InputError as error:
-        if not choice.keep_before_damage:
-            raise
-        source.stopped = f"stopped: {error.what} ({error.code} at {error.where})"
-
-
-def _row(record: Document, choice: Preparation, gathered: _Gathered) -> dict[str, str] | None:
-    text = clean(record.text)
-    same = compared(text)
-    digest = hashlib.blake2b(same.encode(), digest_size=16).digest()
-    reason = _reason(text, digest, choice, gathered)
+def _row(record: Examined, gathered: _Gathered) -> dict[str, str] | None:
+    """The row of a document that passes on its own; what is needed to compare it is gathered."""
+    reason = record.reason or ("same-text" if record.digest in gathered.texts else "")
+    if record.written:
+        gathered.languages[record.written] += 1
     if reason:
         gathered.dropped[reason].add(record.id)
         return None
-    gathered.texts.add(digest)
+    gathered.texts.add(record.digest)
     gathered.ids.append(record.id)
-    gathered.signatures.append(signature(same))
-    gathered.keys.append(sentence_keys(same))
-    return {"id": record.id, "title": clean(record.title), "text": text, "source": record.source, "part": ""}
-
-
-def _reason(text: str, digest: bytes, choice: Preparation, gathered: _Gathered) -> str:
-    """Why a document is left out, empty where it is not."""
-    if not text:
-        return "no-text"
-    if not choice.shortest <= len(text) <= choice.longest:
-        return "too-short" if len(text) < choice.shortest else "too-long"
-    if digest in gathered.texts:
-        return "same-text"
-    written = language(text)
-    gathered.languages[written] += 1
-    return "language" if choice.language and written != choice.language else ""
+    gathered.signatures.append(record.signature)
+    gathered.keys.append(record.keys)
+    return {"id": record.id, "title": record.title, "text": record.text, "source": record.source, "part": ""}
 
 
 def _compare(gathered: _Gathered, choice: Preparation) -> tuple[Int[ndarray, "document"], Int[ndarray, "document"]]:
