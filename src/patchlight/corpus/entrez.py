@@ -148,7 +148,10 @@ def _refuse_what_stays(error: Exception) -> None:
     """Raises InputError for what asking again cannot help: a request that the server calls wrong."""
     if not isinstance(error, HTTPError) or error.code // 100 != 4 or error.code in {408, 429}:
         return
-    said = error.read(2000).decode("utf-8", "replace")
+    try:
+        said = error.read(2000).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        said = "its reason was cut off"
     what = f"the server refuses the request ({error.code} {error.reason}): {_plain(said)}"
     raise InputError("pubmed-refused", what, fix="check the query, the e-mail address and the API key") from error
 
