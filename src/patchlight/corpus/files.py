@@ -144,7 +144,7 @@ def _lines(path: Path) -> Iterator[str]:
         for number, raw in enumerate(lines(path), start=1):
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except Damage as damage:
-        raise damaged(path, damage, number, number) from damage
+        raise damaged(path, damage, line=number) from damage
     except UnicodeDecodeError as error:
         raise not_unicode(Place(path, number)) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
@@ -35,7 +35,7 @@ def pubmed_xml(path: Path) -> Iterator[Document]:
             yield article_document(article)
             number += 1
     except Damage as damage:
-        raise damaged(path, damage, number) from damage
+        raise damaged(path, damage, record=number) from damage
     except NOT_XML as error:
         line, column = getattr(error, "position", (None, 0))
         place = Place(path, line, None if line is None else column + 1)
@@ -91,17 +91,24 @@ def medline_text(path: Path) -> Iterator[Document]:
     Raises InputError `corpus-medline` with the line that is none of MEDLINE's.
     """
     number = 0
-    for number, (first, block) in enumerate(_blocks(path), start=1):
-        place = Place(path, first)
-        try:
-            record = Medline.read([line.decode("utf-8") for line in block])
-        except UnicodeDecodeError as error:
-            raise not_unicode(place) from error
-        pmid = record.get("PMID", "")
-        if not pmid.isdecimal():
-            what = f"record {number} has no PMID"
-            raise InputError("corpus-medline", what, where=place, fix="export it again in the format PubMed (MEDLINE)")
-        yield Document(id=pmid, text=record.get("AB", ""), title=record.get("TI", ""), source=SOURCE)
+    try:
+        for first, block in _blocks(path):
+            yield _medline_document(block, number + 1, Place(path, first))
+            number += 1
+    except Damage as damage:
+        raise damaged(path, damage, record=number) from damage
+
+
+def _medline_document(block: Sequence[bytes], number: int, place: Place) -> Document:
+    try:
+        record = Medline.read([line.decode("utf-8") for line in block])
+    except UnicodeDecodeError as error:
+        raise not_unicode(place) from error
+    pmid = record.get("PMID", "")
+    if not pmid.isdecimal():
+        what = f"record {number} has no PMID"
+        raise InputError("corpus-medline", what, where=place, fix="export it again in the format PubMed (MEDLINE)")
+    return Document(id=pmid, text=record.get("AB", ""), title=record.get("TI", ""), source=SOURCE)
 
 
 def _checked_root(element: Element) -> Element:
@@ -122,7 +129,7 @@ def _section(section: Element) -> str:
 def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """The first line's number and the lines of each record; records stand apart by empty lines."""
     block: list[bytes] = []
-    for number, raw in enumerate(_numbered(path), start=1):
+    for number, raw in enumerate(lines(path), start=1):
         line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         if line.strip() or line.startswith(b"      "):
             if not FIELD.match(line) or (not block and line.startswith(b" ")):
@@ -134,13 +141,3 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
             block = []
     if block:
         yield number - len(block) + 1, block
-
-
-def _numbered(path: Path) -> Iterator[bytes]:
-    number = 0
-    try:
-        for line in lines(path):
-            yield line
-            number += 1
-    except Damage as damage:
-        raise damaged(path, damage, number, number) from damage

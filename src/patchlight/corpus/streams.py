@@ -49,12 +49,12 @@ def lines(path: Path) -> Iterator[bytes]:
         yield begun
 
 
-def damaged(path: Path, damage: Damage, record: int, line: int | None = None) -> InputError:
-    """The error that says after which record, and at which byte, a file stops being readable."""
-    after = f"line {line}, " if line is not None else ""
+def damaged(path: Path, damage: Damage, *, record: int | None = None, line: int | None = None) -> InputError:
+    """The error that says after which record or line, and at which byte, a file stops being readable."""
+    after = f"record {record}" if line is None else f"line {line}"
     return InputError(
         "corpus-gzip-damaged",
-        f"the file is damaged after {after}record {record}, byte {damage.byte} of its content: {damage}",
+        f"the file is damaged after {after}, byte {damage.byte} of its content: {damage}",
         where=Place(path, None if line is None else line + 1),
         fix="get it again; what stands before was read",
     )
