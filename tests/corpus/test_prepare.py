@@ -208,6 +208,7 @@ def test_japanese_texts_are_compared_by_characters() -> None:
     stack = np.stack([signature(compared(part)) for part in (text, text.replace("慢性", "長期"), other)])
     assert similar_pairs(stack, 0.5)[0].tolist() == [[0, 1]]
     assert (language(text), language(GERMAN)) == ("ja", "de")
+    assert language("1.020 ± 0.042 1.035 ± 0.049 n21 n21") == "und"
 
 
 def test_cleaning_keeps_what_a_text_says() -> None:

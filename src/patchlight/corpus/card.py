@@ -14,7 +14,7 @@ REASONS = {
     "no-text": "no abstract or no text",
     "too-short": "shorter than the least length",
     "too-long": "longer than the greatest length",
-    "language": "in another language",
+    "language": "surely in another language",
     "same-text": "the same text as an earlier document",
     "near-duplicate": "nearly the same text as an earlier document",
 }
@@ -94,7 +94,7 @@ def markdown(card: Card) -> str:
         "",
         card.term_rule,
         *_section("Where the documents come from", ["source field", "documents"], card.origins.items()),
-        *_section("Languages found", ["language", "records"], card.languages.items()),
+        *_section("Languages found (und: not sure; kept)", ["language", "records"], card.languages.items()),
         "",
         f"Documents with a replacement character (text damaged before it came here): {card.replaced_characters:,}.",
         *_section("Settings", ["setting", "value"], card.settings.items()),

@@ -15,7 +15,7 @@ from jaxtyping import UInt32, UInt64
 from numpy import ndarray
 
 from patchlight.corpus.alike import sentence_keys, signature
-from patchlight.corpus.clean import clean, compared, language
+from patchlight.corpus.clean import UNDETERMINED, clean, compared, language
 from patchlight.records import Document
 
 CHUNK = 500  # records that go to a process at a time
@@ -54,7 +54,7 @@ def examine(record: Document, limits: Limits) -> Examined:
         reason = "no-text" if not text else "too-short" if len(text) < limits.shortest else "too-long"
         return Examined(*named, reason)
     written = language(text)
-    if limits.language and written != limits.language:
+    if limits.language and written not in {limits.language, UNDETERMINED}:
         return Examined(*named, "language", written)
     same = compared(text)
     digest = hashlib.blake2b(same.encode(), digest_size=16).digest()
