@@ -20,12 +20,16 @@ LARGEST_INDEX = 999_999  # above any width or context; a mistyped window must no
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus; `id` is stable (a PMID where there is one)."""
+    """One text of a corpus; `id` is stable (a PMID where there is one).
+
+    `part` is its side of a split that was made before (`train`, `validation`, `held_out`), empty where none was.
+    """
 
     id: str
     text: str
     title: str = ""
     source: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ PHRASES: dict[Language, dict[str, str]] = {
         "verdict": "{name}: {kind}: {word} (grade {grade}; {facts} facts, {pairs} pairs)",
         "report": "The report is at {report}\nTry next:",
         "started": "Wrote {folder}. Run it with: patchlight run {study}",
+        "fetched": "PubMed finds {found} records; {there} are in {folder}",
+        "missing": "{count} records are no longer on the server, such as PMID {named}",
+        "prepared": "{kept} of {read} records kept ({parts}); the data card is {card}",
         "entry": 'The entry holds. To keep it, add to FAMILIES: "{kind}": FAMILIES["{like}"]',
     },
     "ja": {
@@ -40,6 +43,9 @@ PHRASES: dict[Language, dict[str, str]] = {
         "verdict": "{name}: {kind}: {word} (証拠の等級 {grade}、事実 {facts} 件、対 {pairs} 組)",
         "report": "レポート: {report}\n次に試せること:",
         "started": "{folder} を作りました。実行するには: patchlight run {study}",
+        "fetched": "PubMed で {found} 件見つかり、{there} 件が {folder} にあります",
+        "missing": "{count} 件はサーバーから消えています(PMID {named} など)",
+        "prepared": "{read} 件中 {kept} 件を残しました({parts})。データカード: {card}",
         "entry": 'この項目は成り立ちます。残すには FAMILIES に追加してください: "{kind}": FAMILIES["{like}"]',
     },
 }

@@ -1,109 +1,155 @@
-"""Documents from files: JSON Lines (also gzipped), CSV, Parquet, plain text, and folders of plain text."""
+"""Documents from files and folders, whatever their format: tables, JSON, plain text, PubMed, datasets."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import itertools
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
+from patchlight.corpus.datasets import dataset, is_dataset
+from patchlight.corpus.fetched import fetched, is_fetched
+from patchlight.corpus.medline import is_medline, medline_text, pubmed_xml
+from patchlight.corpus.rows import Reading, document, not_unicode
+from patchlight.corpus.streams import Damage, damaged, lines
 from patchlight.errors import InputError, Place
 from patchlight.records import Document
 
 csv.field_size_limit(2**27)  # whole articles in one cell; the standard limit is 128 KiB
 
+PREPARED = "card.json", "documents.parquet"  # of a folder that `patchlight corpus prepare` wrote
 
-def read_documents(paths: Sequence[Path], *, limit: int | None = None) -> Iterator[Document]:
+
+def read_documents(paths: Sequence[Path], *, limit: int | None = None, text_field: str = "text") -> Iterator[Document]:
     """The documents of `paths` in their order, at most `limit` of them.
 
-    A row needs `text`; `title`, `source` and an id (`pmid` or `id`) are taken where they are. Without an id, a
-    document is called after its place, such as `notes.csv:3`. Rows are yielded as they are read, so all that
-    stands before a damaged place is delivered before the error.
-    Raises InputError with file and line (and column, in JSON) for what cannot be read.
+    A row needs `text` (or `text_field`); `title`, `source` and an id (`pmid` or `id`) are taken where they
+    are. Without an id, a document is called after its place, such as `notes.csv:3`. PubMed's records without
+    abstract are left out. Rows are yielded as they are read, so all that stands before a damaged place is
+    delivered before the error. Raises InputError with file and line (and column, in JSON) for what cannot be read.
     """
-    return itertools.islice(itertools.chain.from_iterable(map(_read, paths)), limit)
+    reading = Reading(text_field)
+    found = (kept for path in paths for kept in _read(path, reading) if kept.text.strip())
+    return itertools.islice(found, limit)
 
 
-def _read(path: Path) -> Iterator[Document]:
+def read_records(path: Path, *, text_field: str = "text") -> Iterator[Document]:
+    """The documents of one file or folder as `read_documents` has them, and those whose text is empty."""
+    return _read(path, Reading(text_field, empty=True))
+
+
+def files_of(path: Path) -> list[Path]:
+    """What is read for a path, in its order: the files of a plain folder, else the path itself.
+
+    Raises InputError `corpus-empty-folder`.
+    """
+    if not path.is_dir() or (path / PREPARED[0]).is_file() or is_fetched(path) or is_dataset(path):
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and _reader(file))
+    if not files:
+        what = "the folder holds no file that can be read"
+        raise InputError("corpus-empty-folder", what, where=Place(path), fix=f"put {', '.join(_READERS)} into it")
+    return files
+
+
+def _read(path: Path, reading: Reading) -> Iterator[Document]:
     if path.is_dir():
-        texts = sorted(path.glob("*.txt"))
-        if not texts:
-            raise InputError("corpus-empty-folder", "the folder holds no .txt file", where=Place(path))
-        return itertools.chain.from_iterable(map(_text, texts))
+        return _folder(path, reading)
     if not path.is_file():
         raise InputError("corpus-not-found", "there is no such file", where=Place(path), fix="check the path")
-    for ending, reader in _READERS.items():
-        if path.name.lower().endswith(ending):
-            return reader(path)
+    reader = _reader(path)
+    if reader is not None:
+        return reader(path, reading)
     raise InputError(
         "corpus-unknown-format",
         "the ending of this file is not one that can be read",
         where=Place(path),
-        fix=f"use {', '.join(_READERS)}, or a folder of .txt files",
+        fix=f"use {', '.join(_READERS)}, or a folder of such files",
     )
 
 
-def _text(path: Path) -> Iterator[Document]:
+def _folder(folder: Path, reading: Reading) -> Iterator[Document]:
+    card, documents = PREPARED
+    if (folder / card).is_file():
+        return _read(folder / documents, Reading(part=True))
+    if is_fetched(folder):
+        return fetched(folder)
+    if is_dataset(folder):
+        return dataset(folder, reading)
+    return itertools.chain.from_iterable(_read(path, reading) for path in files_of(folder))
+
+
+def _text(path: Path, _: Reading) -> Iterator[Document]:
+    if is_medline(path):
+        yield from medline_text(path)
+        return
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _not_unicode(Place(path)) from error
+        raise not_unicode(Place(path)) from error
     if not text.strip():
         raise InputError("corpus-no-text", "the file is empty", where=Place(path), fix="remove it, or fill it")
     yield Document(id=path.stem, text=text, source=path.name)
 
 
-def _json_lines(path: Path) -> Iterator[Document]:
+def _json_lines(path: Path, reading: Reading) -> Iterator[Document]:
     for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                "corpus-json",
-                f"this is not JSON: {error.msg}",
-                where=Place(path, number, error.colno),
-                fix="one JSON object a line",
-            ) from error
-        except RecursionError as error:
-            raise InputError("corpus-json", "the line is nested too deeply", where=Place(path, number)) from error
-        if not isinstance(row, dict):
-            raise InputError(
-                "corpus-json",
-                "a line must be a JSON object",
-                where=Place(path, number, 1),
-                fix='write {"text": "..."}',
-            )
-        yield _document(row, Place(path, number))
+        if line.strip():
+            place = Place(path, number)
+            yield document(_row(_json(line, place), Place(path, number, 1)), place, reading)
+
+
+def _json_file(path: Path, reading: Reading) -> Iterator[Document]:
+    """A list of rows, or rows by their ids, in one JSON document; it is held in memory as a whole."""
+    place = Place(path)
+    content = _json("".join(_lines(path)), place)
+    entries = content.items() if isinstance(content, dict) else ((None, row) for row in _list(content, place))
+    for number, (key, row) in enumerate(entries, start=1):
+        yield document({"id": key or f"{path.name}:{number}", **_row(row, place)}, place, reading)
+
+
+def _json(text: str, place: Place) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = Place(place.file, place.line or error.lineno, error.colno)
+        what, fix = f"this is not JSON: {error.msg}", "one JSON object a line"
+        raise InputError("corpus-json", what, where=where, fix=fix if place.line else "") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of too many digits
+        what = "this is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError("corpus-json", what, where=place) from error
+
+
+def _row(row: Any, place: Place) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise InputError("corpus-json", "a row must be a JSON object", where=place, fix='write {"text": "..."}')
+    return row
+
+
+def _list(content: Any, place: Place) -> list[Any]:
+    if not isinstance(content, list):
+        raise InputError("corpus-json", "the file must hold a list of rows, or rows by their ids", where=place)
+    return content
 
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file, gzipped or not. What precedes a damaged place is given before the error."""
     number = 0
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as opened:
-        try:
-            for number, raw in enumerate(opened, start=1):
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise InputError(
-                "corpus-gzip-damaged",
-                f"the compressed file is damaged after line {number}: {error}",
-                where=Place(path, number + 1),
-                fix="download it again; the lines before were read",
-            ) from error
-        except UnicodeDecodeError as error:
-            raise _not_unicode(Place(path, number)) from error
+    try:
+        for number, raw in enumerate(lines(path), start=1):
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except Damage as damage:
+        raise damaged(path, damage, line=number) from damage
+    except UnicodeDecodeError as error:
+        raise not_unicode(Place(path, number)) from error
 
 
-def _csv(path: Path) -> Iterator[Document]:
+def _csv(path: Path, reading: Reading) -> Iterator[Document]:
     reader = csv.DictReader(_lines(path), strict=True)
     try:
         for row in reader:
@@ -115,58 +161,43 @@ def _csv(path: Path) -> Iterator[Document]:
                     where=place,
                     fix="quote a field that holds a comma",
                 )
-            yield _document(row, place)
+            yield document(row, place, reading)
     except csv.Error as error:
         raise InputError("corpus-csv", f"this is not CSV: {error}", where=Place(path, reader.line_num)) from error
 
 
-def _parquet(path: Path) -> Iterator[Document]:
+def _parquet(path: Path, reading: Reading) -> Iterator[Document]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as opened:
-            wanted = [name for name in opened.schema_arrow.names if name in _FIELDS]
-            batches = opened.iter_batches(columns=wanted)
+            wanted = [name for name in opened.schema_arrow.names if name in reading.fields]
+            batches = opened.iter_batches(1024, columns=wanted)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, row in enumerate(rows, start=1):
-                yield _document(row, Place(path, number))
-    except (pyarrow.ArrowException, OSError) as error:
+                yield document(row, Place(path, number), reading)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             "corpus-parquet-damaged",
-            f"the Parquet file cannot be read after row {number}: {error}",
+            f"the Parquet file cannot be read after row {number}: {str(error)[:300]}",
             where=Place(path, number + 1),
             fix="download it again; the rows before were read",
         ) from error
 
 
-_FIELDS = ("text", "title", "source", "pmid", "id")
-_READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
+_READERS: dict[str, Callable[[Path, Reading], Iterator[Document]]] = {
     ".jsonl": _json_lines,
     ".jsonl.gz": _json_lines,
+    ".json": _json_file,
+    ".json.gz": _json_file,
     ".csv": _csv,
     ".parquet": _parquet,
+    ".xml": lambda path, _: pubmed_xml(path),
+    ".xml.gz": lambda path, _: pubmed_xml(path),
+    ".nbib": lambda path, _: medline_text(path),
     ".txt": _text,
 }
 
 
-def _document(row: Mapping[str, Any], place: Place) -> Document:
-    text = row.get("text")
-    if isinstance(text, str) and not _is_unicode(text):
-        raise _not_unicode(place)
-    if not isinstance(text, str) or not text.strip():
-        what = "the row has no field 'text'" if text is None else "the field 'text' is not text, or is empty"
-        raise InputError("corpus-no-text", what, where=place, fix="give every row a text, or remove the row")
-    return Document(
-        id=str(row.get("pmid") or row.get("id") or f"{place.file.name}:{place.line}"),
-        text=text,
-        title=str(row.get("title") or ""),
-        source=str(row.get("source") or place.file.name),
-    )
-
-
-def _is_unicode(text: str) -> bool:
-    # JSON can spell half of a surrogate pair, which no file and no tokenizer takes.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _not_unicode(place: Place) -> InputError:
-    return InputError("corpus-not-unicode", "this is not Unicode text", where=place, fix="save the file as UTF-8")
+def _reader(path: Path) -> Callable[[Path, Reading], Iterator[Document]] | None:
+    name = path.name.lower()
+    return next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)

@@ -60,7 +60,12 @@ class Corpus(Section):
     files: tuple[Path, ...] = ()
     limit: int | None = Field(default=None, ge=20, description="Read at most this many documents.")
     mention: str = Field(default="", description="Keep only documents that contain this word, case ignored.")
-    validation: float = Field(default=0.2, gt=0, lt=0.9, description="Share of the documents held for validation.")
+    validation: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.9,
+        description="Share of the documents held for validation (a prepared folder brings its own split).",
+    )
 
     @model_validator(mode="after")
     def one_origin(self) -> Corpus:

@@ -52,10 +52,10 @@ def texts_unit(study: Study, pack: Pack) -> Unit:
         raise ValueError("a study without training has no texts")
 
     def work(_: Workplace) -> Result:
-        from patchlight.corpus.split import split
+        from patchlight.corpus.split import recorded, split
 
         documents = _documents(study, pack)
-        parts = split(documents, validation=corpus.validation, seed=seed_of(study, "split"))
+        parts = recorded(documents) or split(documents, validation=corpus.validation, seed=seed_of(study, "split"))
         rows = [
             {**dataclasses.asdict(document), "part": part}
             for part in ("train", "validation")
@@ -66,7 +66,7 @@ def texts_unit(study: Study, pack: Pack) -> Unit:
 
     inputs = {
         "corpus": corpus.model_dump(mode="json"),
-        "files": [_file_digest(file) for file in study.corpus_files],
+        "files": [_file_digest(file) if file.is_file() else _place_digest(file) for file in study.corpus_files],
         "pack": pack_digest(pack) if corpus.compose else None,
         "seed": study.spec.seed,
     }
@@ -341,7 +341,7 @@ def run_on(study: Study) -> dict[str, str]:
 
 def _place_digest(place: Path) -> str:
     """SHA-256 of a file, or of the files in a folder."""
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
     return hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
 
 
