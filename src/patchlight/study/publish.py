@@ -13,15 +13,17 @@ import pandas as pd
 
 from patchlight.report.build import build_report
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
+from patchlight.report.published import FILE_COLUMNS, published_rows
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
 
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
-    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv` (the
-    further metrics of every sweep beside its first), `screening.csv` (every place that was screened), `questions.csv`,
-    `left_out.csv` and `summary.json`.
+    aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv`
+    (the further metrics of every sweep beside its first), `screening.csv` (every place that was screened),
+    `published.csv` (a published table measured again, where the study asks for it), `questions.csv`, `left_out.csv`
+    and `summary.json`.
     """
     with told_clearly(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +33,8 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
         _replace_csv(folder / "robustness.csv", _compared(contents, "robustness"))
         _replace_csv(folder / "metrics.csv", _compared(contents, "metrics"))
         _replace_csv(folder / "screening.csv", _screened(contents))
+        if contents.replay:
+            _replace_csv(folder / "published.csv", pd.DataFrame(published_rows(contents.replay), columns=FILE_COLUMNS))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
         _replace_csv(folder / "left_out.csv", pd.concat([_left_out(result) for result in results]))
         _replace(folder / "summary.json", json.dumps(summary(contents), ensure_ascii=False, indent=2).encode())
