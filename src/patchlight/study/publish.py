@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
 
 
 def summary(contents: ReportContents) -> dict[str, Any]:
-    """The verdicts of a study with their reasons, as JSON."""
+    """The verdicts of a study with their reasons, and what it asked properly beside a published protocol, as JSON."""
+    replay = {"asked_properly": [asdict(each) for each in contents.replay.properly]} if contents.replay else {}
     return {
         "study": contents.provenance.study_hash,
         "checkpoints": [
@@ -68,6 +70,7 @@ def summary(contents: ReportContents) -> dict[str, Any]:
             }
             for checkpoint in contents.checkpoints
         ],
+        **replay,
     }
 
 
