@@ -63,7 +63,6 @@ def test_gaps_whose_interval_includes_zero_are_no_denominator():
         ({"answers_in_prompt": 1}, "answer-in-prompt"),
         ({"other_phrases": 3}, "phrase-not-answer"),
         ({"random": np.linspace(0, 0.9, 19)}, "random-weights"),
-        ({"random": np.array([np.nan, 0.1])}, "random-weights"),
         ({"tokens_alone": np.full(12, 2.0)}, "tokens-alone"),
     ],
 )
@@ -91,4 +90,11 @@ def test_pooled_recovery_weighs_gaps_by_their_size_whatever_their_sign():
     gaps = np.array([2.0, -1.0, 1e-9])
     assert pooled_recovery(0.25 * gaps, gaps) == pytest.approx(0.25)
     assert pooled_recovery(np.array([1.0, 0.0, 5e-9]), gaps) == pytest.approx(1 / 3)
-    assert np.isnan(pooled_recovery(np.zeros(2), np.zeros(2)))
+    assert pooled_recovery(np.ones(2), np.zeros(2)) == 0
+
+
+def test_gaps_that_add_up_to_nothing_give_no_share_and_no_denominator():
+    gaps = np.tile([1.0, -1.0], 6)
+    found = weigh(evidence(gaps=gaps), floor=0.5, seed=0)
+    assert np.isnan(found.recovery.estimate)
+    assert found.word == "no valid denominator"

@@ -209,9 +209,7 @@ def replay() -> Replay:
     table = PublishedTable(
         {"en": "Configuration I"}, "definitional", (asked,), 2, {"Linear": (1, 1), "Conv1D": (24, 4)}, tuple(rows)
     )
-    asked_properly = AskedProperly(
-        {"en": "Configuration I"}, "definitional", 18, 36, "localised", "C", "mlp_out", 0.004
-    )
+    asked_properly = AskedProperly({"en": "Configuration I"}, "definitional", 18, 36, "localised", "C", 0.004)
     return Replay((table,), (asked_properly,), 0.5)
 
 

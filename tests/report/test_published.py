@@ -5,11 +5,13 @@ import io
 from dataclasses import replace
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
+from benchmarks.clap import replay_table, tables
 from patchlight.judge.published import REASONS
 from patchlight.report.build import render
-from patchlight.report.published import properly, replays
+from patchlight.report.published import FILE_COLUMNS, figure, properly, published_rows, replays
 from patchlight.report.texts import LANGUAGES, read_texts
 
 
@@ -55,3 +57,11 @@ def test_the_studys_own_verdict_and_test_stand_below(contents):
 def test_a_study_that_replays_nothing_has_no_such_section(contents):
     assert 'id="published"' in render(contents, "en")
     assert 'id="published"' not in render(replace(contents, replay=None), "en")
+
+
+def test_the_page_in_the_docs_draws_from_the_table_what_the_report_draws(contents):
+    texts = read_texts("en")
+    table = pd.DataFrame(published_rows(contents.replay), columns=FILE_COLUMNS)
+    (again,) = tables(table)
+    assert figure(again, texts).svg == figure(contents.replay.tables[0], texts).svg
+    assert "| output head | 100.0% | 100.0% |" in replay_table(table, "definitional")

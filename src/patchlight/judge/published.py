@@ -65,14 +65,11 @@ REASONS = {
 
 def weigh(evidence: ModuleEvidence, *, floor: float, seed: int) -> Weighed:
     """The word for a module's recovery: what it is by construction, by division, by another cause, or by itself."""
-    gap = _mean(evidence.gaps, evidence.facts, seed)
-    recovery = _recovery(evidence, seed)
-    identity = [Reason("full-cut")] if evidence.full_cut else []
-    denominator = _denominator(gap, floor)
-    rivals = _rivals(evidence, recovery)
-    if identity:
-        # A full cut gives 1 whatever the prompts and the gap: nothing else about the row matters.
-        return Weighed("identity", tuple(identity), recovery, gap)
+    gap, recovery = _mean(evidence.gaps, evidence.facts, seed), _recovery(evidence, seed)
+    if evidence.full_cut:
+        # It gives 1 whatever the prompts and the gap: nothing else about the row matters.
+        return Weighed("identity", (Reason("full-cut"),), recovery, gap)
+    denominator, rivals = _denominator(gap, floor), _rivals(evidence, recovery)
     if denominator:
         return Weighed("no valid denominator", (*denominator, *rivals), recovery, gap)
     if rivals:
@@ -81,13 +78,18 @@ def weigh(evidence: ModuleEvidence, *, floor: float, seed: int) -> Weighed:
     return Weighed("supported", (Reason("beats-rivals", numbers),), recovery, gap)
 
 
+def plain_recovery(changes: Float[np.ndarray, " fact"], gaps: Float[np.ndarray, " fact"]) -> float:
+    """The mean change over the mean gap, as published: without a floor; NaN where the gaps add up to nothing."""
+    return float(changes.sum() / gaps.sum()) if gaps.sum() else float("nan")
+
+
 def pooled_recovery(changes: Float[np.ndarray, " fact"], gaps: Float[np.ndarray, " fact"]) -> float:
-    """The share of the gaps, whatever their sign, that patches bring back; NaN where there is no gap at all.
+    """The share of the gaps, whatever their sign, that patches bring back; 0 where there is no gap at all.
 
     In a model that knows nothing gaps are tiny and of any sign: weighed by their size they make one steady share.
     """
     size = np.abs(gaps).sum()
-    return float((changes * np.sign(gaps)).sum() / size) if size else float("nan")
+    return float((changes * np.sign(gaps)).sum() / size) if size else 0.0
 
 
 def _denominator(gap: Interval, floor: float) -> list[Reason]:
@@ -130,5 +132,4 @@ def _recovery(evidence: ModuleEvidence, seed: int) -> Interval:
     gaps, changes, n = evidence.gaps, evidence.changes, len(evidence.facts)
     if (gaps > 0).all():
         return cluster_bootstrap(changes[:, None], gaps, evidence.facts, seed=seed).at(0)
-    estimate = float(changes.sum() / gaps.sum()) if gaps.sum() else float("nan")
-    return Interval(estimate, float("nan"), float("nan"), n)
+    return Interval(plain_recovery(changes, gaps), float("nan"), float("nan"), n)

@@ -60,7 +60,7 @@ class PublishedTable:
 class AskedProperly:
     """What the study itself found of a kind: its verdict, and the permutation test of the layer over facts.
 
-    `layer_p` is None where nothing could be tested; `component` is what was patched in it.
+    It is of the feed-forward outputs; `layer_p` is None where nothing could be tested.
     """
 
     model: Words
@@ -69,7 +69,6 @@ class AskedProperly:
     pairs: int
     word: str
     grade: str
-    component: str
     layer_p: float | None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from patchlight.judge.published import ModuleEvidence, pooled_recovery, weigh
+from patchlight.judge.published import ModuleEvidence, plain_recovery, pooled_recovery, weigh
 from patchlight.judge.significance import layer_effect
 from patchlight.judge.statistics import FEWEST_FOR_INTERVAL
 from patchlight.packs.wording import mentions
@@ -24,8 +24,7 @@ from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import PublishedQuestion, Study
 from patchlight.study.stages import seed_of
 
-TESTED = "mlp_out"  # what the publication calls a layer: the feed-forward outputs, summed over positions
-ASKED = (TESTED, "denoise", False)
+TESTED = ("mlp_out", "denoise", False)  # what the publication calls a layer: feed-forward outputs, over all positions
 FIGURES = {FIRST: 0.56, MATRICES: 0.136, HEAD: 1.0}  # arXiv 2504.02976, as shares of the gap
 
 
@@ -88,7 +87,7 @@ def _row(
     role, prints, module = shown
     sharing = measured[0].index[measured[0].prints == prints] if role == MATRICES else [module]
     gaps = clean - corrupted
-    singles = [(_column(measured, each, "patched") - corrupted).sum() / gaps.sum() for each in sharing]
+    singles = [plain_recovery(_column(measured, each, "patched") - corrupted, gaps) for each in sharing]
     of_module = random[random.module == module].groupby("seed")
     at_random = np.array([pooled_recovery(each.change.to_numpy(), each.gap.to_numpy()) for _, each in of_module])
     evidence = ModuleEvidence(
@@ -107,8 +106,8 @@ def _row(
         module=module,
         modules=len(sharing),
         published=FIGURES[role],
-        lowest=float(min(singles)),
-        highest=float(max(singles)),
+        lowest=min(singles),
+        highest=max(singles),
         random=(float(at_random.min()), float(np.median(at_random)), float(at_random.max())),
         weighed=weigh(evidence, floor=study.spec.gap_floor, seed=seed_of(study, "published", kind, module)),
     )
@@ -143,13 +142,13 @@ def _properly(study: Study, result: CheckpointResults, name: Words, kind: KindRe
     view = KindView(study, kind.kind, questions, tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ())
     verdict = kind.verdict
     return AskedProperly(
-        name, kind.kind, kind.facts, kind.pairs, verdict.word, verdict.grade, TESTED, layer_p=_layer_p(study, view)
+        name, kind.kind, kind.facts, kind.pairs, verdict.word, verdict.grade, layer_p=_layer_p(study, view)
     )
 
 
 def _layer_p(study: Study, view: KindView) -> float | None:
     """The p-value of "the effect of a feed-forward output does not depend on its layer", facts being the unit."""
-    sweep = next((each for each in view.sweeps if (each.component, each.direction, each.control) == ASKED), None)
+    sweep = next((each for each in view.sweeps if (each.component, each.direction, each.control) == TESTED), None)
     if sweep is None or len(set(view.facts)) < FEWEST_FOR_INTERVAL:
         return None
     effects = np.where(sweep.structural, 0.0, view.effects(sweep))
