@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from patchlight.judge.evidence import Candidate
+from patchlight.judge.published import ModuleEvidence, weigh
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.judge.verdict import Reason, Verdict
 from patchlight.pairs.align import ROLES as EVERY_ROLE
 from patchlight.records import Interval, Site
 from patchlight.report import contents as c
+from patchlight.report.replay import AskedProperly, AskedQuestion, PublishedRow, PublishedTable, Replay
 from patchlight.trace.screening import Screening
 from patchlight.verify.agreement import FactMap, Robustness, compare
 
@@ -212,6 +214,26 @@ def checkpoint(name: str, seed: int, kinds: tuple[c.KindResult, ...], training: 
     )
 
 
+def replay() -> Replay:
+    """A published table on one model: an identity, and a figure without a denominator."""
+    shared = {"facts": ["one"], "gaps": np.array([0.003]), "answers_in_prompt": 1, "other_phrases": 1}
+    rows = []
+    for role, prints, change, full_cut in (("first-feed-forward", "Conv1D(nf=8, nx=32)", 0.0066, False),
+                                           ("matrices", "Conv1D(nf=24, nx=8)", -0.0087, False),
+                                           ("output-head", "Linear(8, 50)", 0.003, True)):  # fmt: skip
+        evidence = ModuleEvidence(full_cut, changes=np.array([change]), tokens_alone=np.array([0.004]),
+                                  random=np.array([-0.4, 1.7]), **shared)  # fmt: skip
+        share = change / 0.003
+        rows.append(PublishedRow(role, prints, "h.0", 1, 0.5, share, share, (-0.4, 0.6, 1.7),
+                                 weigh(evidence, floor=0.5, seed=1)))  # fmt: skip
+    asked = AskedQuestion("What is it? This.", "What is it? That.", "This.", "it", "that", 0.103, 0.1)
+    table = PublishedTable(
+        {"en": "Configuration I"}, "definitional", (asked,), 2, {"Linear": (1, 1), "Conv1D": (24, 4)}, tuple(rows)
+    )
+    asked_properly = AskedProperly({"en": "Configuration I"}, "definitional", 18, 36, "localised", "C", 0.004)
+    return Replay((table,), (asked_properly,), 0.5)
+
+
 def report_contents() -> c.ReportContents:
     unanswered = c.KindResult("associative", 0, 0, np.nan, np.nan, (), (), NOTHING)
     first = (kind("definitional", LOCALISED, 1, 1.0), kind("associative", UNDETERMINED, 2, 0.6))
@@ -231,6 +253,7 @@ def report_contents() -> c.ReportContents:
         0.95,
         tuple(both),
         ("joint-effects", "direct-and-indirect", "replication", "edits"),
+        replay(),
     )  # fmt: skip
 
 

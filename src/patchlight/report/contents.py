@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
+from patchlight.report.replay import Replay
 from patchlight.report.texts import Texts, Words
 from patchlight.verify.agreement import Robustness
 
@@ -224,6 +225,7 @@ class ReportContents:
     confidence: float
     checkpoints: tuple[Checkpoint, ...]
     unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point
+    replay: Replay | None = None  # of a published protocol, where the study asks for it
 
     @property
     def narrowed(self) -> bool:

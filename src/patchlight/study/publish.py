@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 from patchlight.report import across
 from patchlight.report.build import build_report
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
+from patchlight.report.published import FILE_COLUMNS, published_rows
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
@@ -21,8 +23,9 @@ from patchlight.study.results import CheckpointResults, SweepResult
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
     aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv` (the
-    further metrics of every sweep beside its first), `screening.csv` (every place that was screened),
-    `across.csv` (what was exchanged between models), `questions.csv`, `left_out.csv` and `summary.json`.
+    further metrics of every sweep beside its first), `screening.csv` (every place that was screened), `across.csv`
+    (what was exchanged between models), `published.csv` (a published table measured again, where the study asks for
+    it), `questions.csv`, `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,6 +36,8 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
         _replace_csv(folder / "metrics.csv", _compared(contents, "metrics"))
         _replace_csv(folder / "across.csv", pd.DataFrame(_exchanged(contents)))
         _replace_csv(folder / "screening.csv", _screened(contents))
+        if contents.replay:
+            _replace_csv(folder / "published.csv", pd.DataFrame(published_rows(contents.replay), columns=FILE_COLUMNS))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
         _replace_csv(folder / "left_out.csv", pd.concat([_left_out(result) for result in results]))
         _replace(folder / "summary.json", json.dumps(summary(contents), ensure_ascii=False, indent=2).encode())
@@ -40,7 +45,8 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
 
 
 def summary(contents: ReportContents) -> dict[str, Any]:
-    """The verdicts of a study with their reasons, as JSON."""
+    """The verdicts of a study with their reasons, and what it asked properly beside a published protocol, as JSON."""
+    replay = {"asked_properly": [asdict(each) for each in contents.replay.properly]} if contents.replay else {}
     return {
         "study": contents.provenance.study_hash,
         "checkpoints": [
@@ -66,6 +72,7 @@ def summary(contents: ReportContents) -> dict[str, Any]:
             }
             for checkpoint in contents.checkpoints
         ],
+        **replay,
     }
 
 

@@ -38,6 +38,11 @@ Controls = Annotated[
         json_schema_input_type=Literal["all", "none"] | Null | list[Null],
     ),
 ]
+Wordings = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=str | list[str]),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
@@ -201,6 +206,27 @@ class Statistics(Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
 
+class PublishedQuestion(Section):
+    """A question as the publication asks it: two whole prompts, and two phrases of which the tokens are scored."""
+
+    kind: str = Field(min_length=1, description="The kind of knowledge, as the pack names it.")
+    fact: str = Field(min_length=1, description="What the question is about; questions about one fact count as one.")
+    clean: str = Field(min_length=1, description="The prompt of the clean run.")
+    corrupted: Wordings = Field(description="The prompt of the corrupted run; the first as long in tokens is taken.")
+    answer: str = Field(min_length=1, description="The right answer; whether it stands in the prompt is looked up.")
+    scored: str = Field(min_length=1, description="The phrase whose tokens are scored.")
+    against: str = Field(min_length=1, description="The phrase whose tokens are subtracted.")
+
+
+class Published(Section):
+    """The protocol of a publication (CLAP, arXiv 2504.02976), replayed beside the study and weighed."""
+
+    protocol: Literal["clap"] = "clap"
+    questions: tuple[PublishedQuestion, ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field(default=(), description="Further models, as in `model.load`, asked the same.")
+    random_models: int = Field(default=19, ge=1, le=999, description="Models with random weights beside each.")
+
+
 class StudySpec(Section):
     """A declared investigation."""
 
@@ -220,6 +246,7 @@ class StudySpec(Section):
         default=NULLS, description="Null maps beside every map: what would be seen if nothing were there. all, or none."
     )
     statistics: Statistics = Statistics()
+    published: Published | None = Field(default=None, description="Replay a published protocol, and weigh its figures.")
 
     @model_validator(mode="after")
     def training_has_texts(self) -> StudySpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
 from patchlight.records import MODEL_NULLS
 from patchlight.report.contents import Narrowing, ReportContents
+from patchlight.report.replay import Replay
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
 from patchlight.store.ledger import Ledger
@@ -106,6 +107,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     results = [with_across(study, checkpoints[0], result, here.run) for result in results]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
+    contents = replace(contents, replay=_replay(here, contents, results))
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
     return Walked(report, contents, here.computed, here.failures)
 
@@ -179,6 +181,21 @@ def _robustness(
     return robustness_of(
         here.study, [(choice, artifacts[unit.hash]) for choice, unit in units if unit.hash in artifacts]
     )
+
+
+def _replay(here: Walk, contents: ReportContents, results: Sequence[CheckpointResults]) -> Replay | None:
+    """A published protocol replayed on the study's models and further ones, where the study asks for it."""
+    if here.study.spec.published is None:
+        return None
+    from patchlight.study.published import published_models, published_units
+    from patchlight.study.replay import replay_of
+
+    done = {}
+    for checkpoint in published_models(here.study, [result.checkpoint for result in results]):
+        units = published_units(here.study, checkpoint)
+        artifacts = here.run([unit for _, unit in units]).artifacts
+        done[checkpoint.key] = [(asked, artifacts[unit.hash]) for asked, unit in units if unit.hash in artifacts]
+    return replay_of(here.study, contents, results, done)
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:
