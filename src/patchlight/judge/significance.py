@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from patchlight.judge.partners import ties, variance_factor
 from patchlight.judge.statistics import RESAMPLES, constant_cells, fact_means
 
 
@@ -39,27 +40,31 @@ def sign_flip(
     facts: Sequence[str],
     *,
     seed: int,
+    partners: Sequence[str] = (),
     flips: int = RESAMPLES,
 ) -> SignFlip:
     """Two-sided p-values for "the mean effect is zero" in every cell, family-wise over the map by max-T.
 
     Signs of whole facts are flipped: all 2^n of them where that is no more than `flips`, otherwise a sample.
     The statistic is sum(e) / sqrt(sum(e^2)) over fact means, which orders flips as the t statistic does, has
-    variance 1 under the flips in every cell, and stays finite. Cells NaN throughout are outside the family.
+    variance 1 under the flips in every cell, and stays finite. Where facts lean on common partners, the observed
+    statistic is brought down for it first (see `_as_if_independent`). Cells NaN throughout are outside the family.
     Source: Westfall & Young 1993; Winkler et al. 2014, NeuroImage 92:381-397.
     """
     means = fact_means(effects, facts)
     cells = means.shape[1:]
     flat = means.reshape(len(means), -1)
     constant = constant_cells(flat)
-    scaled = _unit_columns(np.where(constant, 0.0, np.nan_to_num(flat)))
+    measured = np.where(constant, 0.0, np.nan_to_num(flat))
+    scaled = _unit_columns(measured)
     signs, exact = _signs(len(flat), seed, flips)
-    observed = np.abs(scaled.sum(axis=0))
+    statistic = _as_if_independent(scaled.sum(axis=0), measured, ties(facts, partners))
+    observed = np.abs(statistic)
     single, family = _count_as_extreme(signs, scaled, observed)
     extra = 0 if exact else 1  # the observed signs count as one of the sample; enumeration has them already
     draws = len(signs) + extra
     return SignFlip(
-        statistic=scaled.sum(axis=0).reshape(cells),
+        statistic=statistic.reshape(cells),
         p=((family + extra) / draws).reshape(cells),
         p_single=((single + extra) / draws).reshape(cells),
         n=np.isfinite(flat).sum(axis=0).reshape(cells),
@@ -128,6 +133,29 @@ def equivalence(effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, bo
     below = stats.ttest_1samp(means, bound, alternative="less").pvalue
     limits = stats.ttest_1samp(means, 0.0).confidence_interval(0.90)
     return Equivalence(float(max(above, below)), float(limits.low), float(limits.high), bound, len(means))
+
+
+def _as_if_independent(
+    statistic: Float[np.ndarray, " cell"],
+    means: Float[np.ndarray, "fact cell"],
+    tied: Bool[np.ndarray, "fact fact"],
+) -> Float[np.ndarray, " cell"]:
+    """The statistic that as many independent facts would give at the same p-value; never a larger one.
+
+    Flips of single facts know nothing of partners. The t statistic is divided by the root of the variance factor
+    (the cell's own or the map's mean, the larger) and read at the effective number of facts. Source: figures in
+    docs/validation/statistics.md.
+    """
+    n = len(means)
+    own = variance_factor(means - means.mean(axis=0), tied)
+    factor = np.clip(np.maximum(own, own.mean()), 1.0, n / 2) if own.size else own
+    if np.all(factor == 1.0):
+        return statistic
+    room = np.maximum(n - statistic**2, 1e-12 * n)
+    t = np.abs(statistic) * np.sqrt((n - 1) / room)
+    as_independent = stats.t.isf(np.maximum(stats.t.sf(t / np.sqrt(factor), n / factor - 1), 1e-300), n - 1)
+    reduced = as_independent * np.sqrt(n / (n - 1 + as_independent**2))
+    return np.asarray(np.sign(statistic) * np.minimum(reduced, np.abs(statistic)))
 
 
 def _unit_columns(means: Float[np.ndarray, "fact cell"]) -> Float[np.ndarray, "fact cell"]:
