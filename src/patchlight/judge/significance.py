@@ -118,21 +118,27 @@ class Equivalence:
     n: int
 
 
-def equivalence(effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, bound: float) -> Equivalence:
+def equivalence(
+    effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, bound: float, partners: Sequence[str] = ()
+) -> Equivalence:
     """The p-value of "the mean effect is at least `bound` away from zero"; small means "no effect" (TOST).
 
-    With fewer than two facts, or no variance between them, p is 1: nothing can be said.
+    The standard error and its degrees of freedom allow for what facts share with partners. With fewer than two facts,
+    or no variance between them, p is 1: nothing can be said.
     Source: Schuirmann 1987.
     """
     means = fact_means(effects, facts)
-    means = means[np.isfinite(means)]
+    measured = np.isfinite(means)
+    means, tied = means[measured], ties(facts, partners)[np.ix_(measured, measured)]
     if len(means) < 2 or constant_cells(means[:, None])[0]:
         middle = float(means.mean()) if len(means) else 0.0
         return Equivalence(1.0, middle, middle, bound, len(means))
-    above = stats.ttest_1samp(means, -bound, alternative="greater").pvalue
-    below = stats.ttest_1samp(means, bound, alternative="less").pvalue
-    limits = stats.ttest_1samp(means, 0.0).confidence_interval(0.90)
-    return Equivalence(float(max(above, below)), float(limits.low), float(limits.high), bound, len(means))
+    n, mean = len(means), float(means.mean())
+    factor = float(np.clip(variance_factor((means - mean)[:, None], tied)[0], 1.0, n / 2)) if n > 2 else 1.0
+    error, freedom = float(np.sqrt(factor / n) * means.std(ddof=1)), n / factor - 1
+    p = stats.t.sf((bound - abs(mean)) / error, freedom)
+    reach = stats.t.ppf(0.95, freedom) * error
+    return Equivalence(float(p), mean - reach, mean + reach, bound, n)
 
 
 def _as_if_independent(
