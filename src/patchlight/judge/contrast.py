@@ -136,25 +136,22 @@ class _Matched:
         return np.asarray(enough & (np.nan_to_num(np.abs(differences)).max(axis=0) > 0))
 
     @property
-    def ties(self) -> tuple[list[int], dict[str, list[str]]]:
-        """The rows of matches repeated once for each fact that they lean on, with match and fact of each."""
+    def ties(self) -> tuple[list[int], list[str], list[str]]:
+        """Rows of matches, repeated once for each fact that they lean on, with the match and the fact of each."""
         leans = [sorted(a | b) for a, b in zip(self.first.leans, self.second.leans, strict=True)]
         rows = [row for row, facts in enumerate(leans) for _ in facts]
-        return rows, {
-            "facts": [f"match {row:05d}" for row in rows],
-            "partners": [each for facts in leans for each in facts],
-        }
+        return rows, [f"match {row:05d}" for row in rows], [fact for facts in leans for fact in facts]
 
     def interval(self, values: Float[np.ndarray, " match"]) -> Interval:
         """The mean over matches with its interval."""
-        rows, tied = self.ties
-        return cluster_bootstrap(values[rows], np.ones(len(rows)), **tied, seed=self.seed).at()
+        rows, matches, partners = self.ties
+        return cluster_bootstrap(values[rows], np.ones(len(rows)), matches, partners=partners, seed=self.seed).at()
 
     def judged(self, known: Contrast) -> Contrast:
         """The contrast where places can be tested."""
-        rows, tied = self.ties
+        rows, matches, partners = self.ties
         differences = np.where(self.tested, self.differences, np.nan)
-        flips = sign_flip(differences[rows], **tied, seed=self.seed)
+        flips = sign_flip(differences[rows], matches, partners=partners, seed=self.seed)
         layer, role = (int(at) for at in np.unravel_index(np.abs(flips.statistic).argmax(), self.tested.shape))
         here = differences[:, layer, role]
         dz, delta = _sizes(here, self.first.shares[:, layer, role], self.second.shares[:, layer, role], self.seed)
@@ -181,9 +178,9 @@ class _Matched:
 
     def _outcome(self, found: Contrast, differences: Float[np.ndarray, "match layer role"]) -> Outcome:
         if found.p > LEVEL:
-            rows, tied = self.ties
+            rows, matches, partners = self.ties
             cells = differences[rows][:, self.tested].T
-            alike = all(equivalence(cell, **tied, bound=ALIKE).p <= LEVEL for cell in cells)
+            alike = all(equivalence(cell, matches, partners=partners, bound=ALIKE).p <= LEVEL for cell in cells)
             return "alike" if alike else "not-told-apart"
         if NEEDED not in found.elsewhere:
             return "no-reference"

@@ -32,6 +32,7 @@ from patchlight.report.contents import (
     ReportContents,
     TrainingCurve,
 )
+from patchlight.study.contrast import kinds_compared
 from patchlight.study.metrics import metrics_compared
 from patchlight.study.nulls import NullMap, absent, pooled
 from patchlight.study.results import CheckpointResults, Question, SweepResult
@@ -116,6 +117,7 @@ def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
         excluded=_excluded(result),
         checks=_checks(result),
         kinds=tuple(_kind(study, result, kind, known) for kind in kinds),
+        compared=kinds_compared([_view(study, result, kind) for kind in kinds], seed_of(study, "contrast")),
     )
 
 
@@ -155,13 +157,18 @@ def _checks(result: CheckpointResults) -> tuple[IdentityCheck, ...]:
     )
 
 
-def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
+def _view(study: Study, result: CheckpointResults, kind: str) -> KindView:
     rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
-    questions = [question for question in result.questions if question.pair.kind == kind]
-    asked = sum(each.total for each in known if each.kind == kind and each.taught)
+    questions = tuple(question for question in result.questions if question.pair.kind == kind)
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    view = KindView(study, kind, tuple(questions), sweeps, result.nulls)
+    return KindView(study, kind, questions, sweeps, result.nulls)
+
+
+def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
+    view = _view(study, result, kind)
+    questions = view.questions
+    asked = sum(each.total for each in known if each.kind == kind and each.taught)
     return KindResult(
         kind=kind,
         pairs=len(questions),

@@ -77,6 +77,7 @@ def questions_of(asked: Artifact) -> list[Question]:
             row["clean_metric"],
             row["corrupted_metric"],
             **{name: tuple(row[name]) for name in ("words", "corrupted_words", "roles", "differing")},
+            answer_tokens=row["answer_tokens"],
         )
         for row in asked.meta["pairs"]
         if row["swept"]
@@ -85,7 +86,8 @@ def questions_of(asked: Artifact) -> list[Question]:
 
 def _tokens(model: Model, pair: Pair) -> dict[str, Any]:
     alignment = align(model.tokenizer, pair)
-    return {name: list(getattr(alignment, name)) for name in ("words", "corrupted_words", "roles", "differing")}
+    read = {name: list(getattr(alignment, name)) for name in ("words", "corrupted_words", "roles", "differing")}
+    return {**read, "answer_tokens": len(alignment.correct_ids)}
 
 
 def _built(study: Study, pack: Pack, model: Model) -> Built:
