@@ -86,20 +86,21 @@ def family_wise_error(data_sets: int) -> None:
     print(f"\nMaps of nothing (12 layers x 5 roles x 2 components, {data_sets} data sets): a cell passes 5 %")
     for name, draw in NULLS.items():
         for n in (8, 20, 40):
-            for weight in WEIGHTS:
+            for weight in (None, *WEIGHTS):
                 false, singles = 0, []
                 for seed in range(data_sets):
                     random = np.random.default_rng([seed, n])
                     partner = ring(random, n)
-                    effects = leaning(draw, random, partner, 120, weight)
-                    partners = [names(n)[index] for index in partner]
+                    effects = leaning(draw, random, partner, 120, weight or 0.0)
+                    partners = [] if weight is None else [names(n)[index] for index in partner]
                     result = sign_flip(effects, names(n), partners=partners, seed=seed, flips=1000)
                     false += bool((result.p <= 0.05).any())
                     singles.append(result.p_single[0])
                 uniform = stats.kstest(singles, "uniform").pvalue
                 below = np.mean(np.array(singles) <= 0.05)
+                leans = "no partner   " if weight is None else f"partner x {weight:.1f}"
                 print(
-                    f"  {name:27s} {n:3d} facts  partner x {weight:.1f}  {rate(false, data_sets)}"
+                    f"  {name:27s} {n:3d} facts  {leans}  {rate(false, data_sets)}"
                     f"  single p: {below:.1%} below 0.05, uniform: p = {uniform:.2f}",
                     flush=True,
                 )
