@@ -79,7 +79,10 @@ def _numbers(compared: KindsCompared, texts: Texts) -> Table:
     found = compared.contrast
     first, second = (texts.word("kind", kind) for kind in found.kinds)
     rows = [
-        (texts("contrast.difference"), interval_words(found.difference, texts) if found.difference else ""),
+        (
+            texts("contrast.difference", first=first, second=second),
+            interval_words(found.difference, texts) if found.difference else "",
+        ),
         (texts("contrast.p"), f"{found.p:.3g}"),
         (texts("contrast.dz"), _size(found.dz)),
         (texts("contrast.delta"), _size(found.delta)),
