@@ -31,7 +31,7 @@ def view(study: Study, kind: str, seed: int, components: tuple[str, ...] = ("mlp
     )  # fmt: skip
     values = random.normal(-1, 0.3, (2 * FACTS, LAYERS, 3))
     sweeps = tuple(
-        SweepResult(component, "denoise", False, values, np.zeros(values.shape, dtype=bool)) for component in components
+        SweepResult(component, "denoise", "", values, np.zeros(values.shape, dtype=bool)) for component in components
     )
     return KindView(study, kind, questions, sweeps)
 

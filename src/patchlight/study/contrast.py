@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from patchlight.judge.contrast import KindFacts, compare_kinds
 from patchlight.judge.statistics import fact_means
+from patchlight.records import MODEL_NULLS
 from patchlight.report.contents import KindsCompared
 from patchlight.study.results import SweepResult
 
@@ -61,6 +62,11 @@ def _facts(view: KindView, sweep: SweepResult, roles: Sequence[str]) -> KindFact
         tuple(frozenset(leans[fact]) for fact in sorted(leans)),
         {name: fact_means(np.array(values, dtype=float), view.facts) for name, values in covariates.items()},
         _shares(view, view.by_role(view.effects(sweep)), view.gaps, roles),
+        {
+            name: _shares(view, null.effects, null.gaps, roles)
+            for name, null in view.null_maps(sweep).items()
+            if name in MODEL_NULLS
+        },
     )
 
 

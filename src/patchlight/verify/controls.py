@@ -43,7 +43,9 @@ def donor_from_another_fact(pairs: Sequence[Pair], tokenizer: PreTrainedTokenize
 
 def donor_from_permuted_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, seed: int) -> Donors:
     """For each pair the clean prompt of a fact of another relation, as long in tokens: unrelated."""
-    return _choose(pairs, tokenizer, seed, lambda pair, other: pair.relation != other.relation)
+    return _choose(
+        pairs, tokenizer, seed, lambda pair, other: pair.relation != other.relation and pair.half == other.half
+    )
 
 
 def _choose(
