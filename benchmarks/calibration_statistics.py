@@ -122,7 +122,10 @@ def null_evidence(draw: Draw, seed: int, facts: int, weight: float) -> Evidence:
         return np.repeat(cells.reshape(facts, layers, roles), templates, axis=0)
 
     still = np.zeros((layers, roles), dtype=bool)
-    parts = {name: ComponentMap(effects(), effects(), effects(), still) for name in ("attn_out", "mlp_out")}
+    parts = {
+        name: ComponentMap(effects(), effects(), still, nulls={"another-fact": effects()})
+        for name in ("attn_out", "mlp_out")
+    }
     asked = names(facts, templates)
     return Evidence(
         kind="null",
