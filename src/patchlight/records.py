@@ -57,7 +57,9 @@ class Pair:
 
     Answers are continuations taken literally: the leading space is part of them. `subject` and
     `corrupted_subject` are the spans that differ, used for the roles of positions; the other fields say
-    where the pair comes from and are free for pairs written by hand. Statistics count by `fact`.
+    where the pair comes from and are free for pairs written by hand. Statistics count by `fact`, and know that
+    the pair leans on its `partner` too: the fact whose subject and answer make the corrupted side. `half` is
+    `discovery` or `confirmation`; no pair of one half leans on a fact of the other.
     """
 
     clean: str
@@ -71,6 +73,8 @@ class Pair:
     relation: str = ""
     template: str = ""
     taught: bool = True
+    partner: str = ""
+    half: str = ""
 
 
 @dataclass(frozen=True)

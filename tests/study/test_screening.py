@@ -45,11 +45,11 @@ def test_the_discovery_facts_of_a_kind_are_screened_and_read_back_as_they_were(a
     study, checkpoint, questions = asked
     unit = units(asked)["associative"]
     found = narrowings_of([("associative", stored(unit))])["associative"]
-    facts = {question.pair.fact for question in questions if question.pair.kind == "associative"}
-    discovery, confirmation = stages.facts_split(study, "associative", facts)
-    pairs = [question.pair for question in questions if question.pair.fact in discovery]
-    assert discovery | confirmation == facts
-    assert 0 < len(discovery) < len(facts)
+    of_kind = [question.pair for question in questions if question.pair.kind == "associative"]
+    pairs = [pair for pair in of_kind if pair.half == "discovery"]
+    facts = {half: {pair.fact for pair in of_kind if pair.half == half} for half in ("discovery", "confirmation")}
+    assert len(facts["discovery"]) == len(facts["confirmation"]) == 6
+    assert all(pair.partner in facts[pair.half] for pair in of_kind)
     directly = screen_sites(
         checkpoint.model, pairs, components=("mlp_out", "head_out"), candidates=0.2, audit=5, threshold=0.2,
         seed=stages.seed_of(study, "screening", "associative"),
@@ -64,7 +64,7 @@ def test_the_discovery_facts_of_a_kind_are_screened_and_read_back_as_they_were(a
 def test_answers_that_begin_alike_are_left_out_and_counted(asked, stored: Stored) -> None:
     study, checkpoint, questions = asked
     of_kind = [question for question in questions if question.pair.kind == "definitional"]
-    discovery, _ = stages.facts_split(study, "definitional", {question.pair.fact for question in of_kind})
+    discovery = {question.pair.fact for question in of_kind if question.pair.half == "discovery"}
 
     def alike(question: Question) -> Question:
         return dataclasses.replace(

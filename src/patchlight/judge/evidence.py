@@ -57,8 +57,9 @@ class Evidence:
 
     `components` are judged as one map: give contributions (`attn_out`, `mlp_out`), not the residual stream
     that carries them. `confirmation` names the facts held out before the first sweep, the others are for
-    discovery. `facts_asked` counts the facts for which a pair could be built, answered right or not. Every component
-    has the same nulls; `nulls_missing` names those that would apply and were not made.
+    discovery, and `partners` the fact that each pair leans on beside its own. `facts_asked` counts the facts for which
+    a pair could be built, answered right or not. Every component has the same nulls; `nulls_missing` names those that
+    would apply and were not made.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Evidence:
     confirmation: frozenset[str]
     facts_asked: int
     nulls_missing: tuple[str, ...] = ()
+    partners: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         pairs, roles = len(self.facts), len(self.roles)
@@ -87,6 +89,10 @@ class Evidence:
     def held_out(self) -> Bool[np.ndarray, " pair"]:
         """Which pairs ask about a confirmation fact."""
         return np.array([fact in self.confirmation for fact in self.facts], dtype=bool)
+
+    def partners_of(self, rows: Bool[np.ndarray, " pair"]) -> tuple[str, ...]:
+        """The partners of some of the pairs; empty where none are named."""
+        return tuple(partner for partner, row in zip(self.partners, rows, strict=False) if row)
 
 
 @dataclass(frozen=True)
@@ -248,10 +254,10 @@ def _with_intervals(
 ) -> tuple[Candidate, ...]:
     """Candidates in the order of these cells, with the shares that the confirmation facts give each."""
     held_out = evidence.held_out
-    facts = _facts(evidence, held_out)
+    facts, partners = _facts(evidence, held_out), evidence.partners_of(held_out)
 
     def share(effects: np.ndarray, gaps: np.ndarray = evidence.gaps) -> IntervalMap:
-        return cluster_bootstrap(effects[held_out], gaps[held_out], facts, seed=seed)
+        return cluster_bootstrap(effects[held_out], gaps[held_out], facts, partners=partners, seed=seed)
 
     recovery, damage = share(found.recovery), share(found.damage)
     nulls = {name: share(null) for name, null in found.nulls.items()}
@@ -273,7 +279,7 @@ def _with_intervals(
 
 
 def _test(contrast: np.ndarray, evidence: Evidence, rows: np.ndarray, seed: int) -> SignFlip:
-    return sign_flip(contrast[rows], _facts(evidence, rows), seed=seed)
+    return sign_flip(contrast[rows], _facts(evidence, rows), partners=evidence.partners_of(rows), seed=seed)
 
 
 def _facts(evidence: Evidence, rows: np.ndarray) -> Sequence[str]:

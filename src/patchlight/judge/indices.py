@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from patchlight.judge.partners import ties
 from patchlight.judge.statistics import RESAMPLES, bca_limits, fact_means, resample_weights
 from patchlight.records import Interval
 
@@ -66,6 +67,7 @@ def index_interval(
     facts: Sequence[str],
     *,
     seed: int,
+    partners: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> Interval:
     """The index of the facts' mean effect, with its BCa interval over facts.
@@ -78,7 +80,8 @@ def index_interval(
     estimate = np.atleast_1d(index(means.mean(axis=0)))
     resampled = index(resample_weights(n, seed, resamples).T @ means / n)
     left_out = index((means.sum(axis=0) - means) / max(n - 1, 1))
-    low, high = bca_limits(estimate, resampled[None], left_out[None], 0.95)
+    low, high = bca_limits(estimate, resampled[None], left_out[None], 0.95, ties(facts, partners))
+    low, high = np.maximum(low, resampled.min()), np.minimum(high, resampled.max())  # a share stays a share
     return Interval(float(estimate[0]), float(low[0]), float(high[0]), n, method="expanded BCa over facts")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from patchlight.judge.partners import ties, variance_factor
 from patchlight.judge.statistics import RESAMPLES, constant_cells, fact_means
 
 
@@ -39,27 +40,31 @@ def sign_flip(
     facts: Sequence[str],
     *,
     seed: int,
+    partners: Sequence[str] = (),
     flips: int = RESAMPLES,
 ) -> SignFlip:
     """Two-sided p-values for "the mean effect is zero" in every cell, family-wise over the map by max-T.
 
     Signs of whole facts are flipped: all 2^n of them where that is no more than `flips`, otherwise a sample.
     The statistic is sum(e) / sqrt(sum(e^2)) over fact means, which orders flips as the t statistic does, has
-    variance 1 under the flips in every cell, and stays finite. Cells NaN throughout are outside the family.
+    variance 1 under the flips in every cell, and stays finite. Where facts lean on common partners, the observed
+    statistic is brought down for it first (see `_as_if_independent`). Cells NaN throughout are outside the family.
     Source: Westfall & Young 1993; Winkler et al. 2014, NeuroImage 92:381-397.
     """
     means = fact_means(effects, facts)
     cells = means.shape[1:]
     flat = means.reshape(len(means), -1)
     constant = constant_cells(flat)
-    scaled = _unit_columns(np.where(constant, 0.0, np.nan_to_num(flat)))
+    measured = np.where(constant, 0.0, np.nan_to_num(flat))
+    scaled = _unit_columns(measured)
     signs, exact = _signs(len(flat), seed, flips)
-    observed = np.abs(scaled.sum(axis=0))
+    statistic = _as_if_independent(scaled.sum(axis=0), measured, ties(facts, partners))
+    observed = np.abs(statistic)
     single, family = _count_as_extreme(signs, scaled, observed)
     extra = 0 if exact else 1  # the observed signs count as one of the sample; enumeration has them already
     draws = len(signs) + extra
     return SignFlip(
-        statistic=scaled.sum(axis=0).reshape(cells),
+        statistic=statistic.reshape(cells),
         p=((family + extra) / draws).reshape(cells),
         p_single=((single + extra) / draws).reshape(cells),
         n=np.isfinite(flat).sum(axis=0).reshape(cells),
@@ -113,21 +118,51 @@ class Equivalence:
     n: int
 
 
-def equivalence(effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, bound: float) -> Equivalence:
+def equivalence(
+    effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, bound: float, partners: Sequence[str] = ()
+) -> Equivalence:
     """The p-value of "the mean effect is at least `bound` away from zero"; small means "no effect" (TOST).
 
-    With fewer than two facts, or no variance between them, p is 1: nothing can be said.
+    The standard error and its degrees of freedom allow for what facts share with partners. With fewer than two facts,
+    or no variance between them, p is 1: nothing can be said.
     Source: Schuirmann 1987.
     """
     means = fact_means(effects, facts)
-    means = means[np.isfinite(means)]
+    measured = np.isfinite(means)
+    means, tied = means[measured], ties(facts, partners)[np.ix_(measured, measured)]
     if len(means) < 2 or constant_cells(means[:, None])[0]:
         middle = float(means.mean()) if len(means) else 0.0
         return Equivalence(1.0, middle, middle, bound, len(means))
-    above = stats.ttest_1samp(means, -bound, alternative="greater").pvalue
-    below = stats.ttest_1samp(means, bound, alternative="less").pvalue
-    limits = stats.ttest_1samp(means, 0.0).confidence_interval(0.90)
-    return Equivalence(float(max(above, below)), float(limits.low), float(limits.high), bound, len(means))
+    n, mean = len(means), float(means.mean())
+    factor = float(np.clip(variance_factor((means - mean)[:, None], tied)[0], 1.0, n / 2)) if n > 2 else 1.0
+    error, freedom = float(np.sqrt(factor / n) * means.std(ddof=1)), n / factor - 1
+    p = stats.t.sf((bound - abs(mean)) / error, freedom)
+    reach = stats.t.ppf(0.95, freedom) * error
+    return Equivalence(float(p), mean - reach, mean + reach, bound, n)
+
+
+def _as_if_independent(
+    statistic: Float[np.ndarray, " cell"],
+    means: Float[np.ndarray, "fact cell"],
+    tied: Bool[np.ndarray, "fact fact"],
+) -> Float[np.ndarray, " cell"]:
+    """The statistic that as many independent facts would give at the same p-value; never a larger one.
+
+    Flips of single facts know nothing of partners. The t statistic is divided by the root of the variance factor
+    (the cell's own or the map's mean, the larger) and read at the effective number of facts. Source: figures in
+    docs/validation/statistics.md.
+    """
+    n = len(means)
+    own = variance_factor(means - means.mean(axis=0), tied)
+    varies = means.any(axis=0)
+    factor = np.clip(np.maximum(own, own.mean(where=varies) if varies.any() else 1.0), 1.0, n / 2)
+    if np.all(factor == 1.0):
+        return statistic
+    room = np.maximum(n - statistic**2, 1e-12 * n)
+    t = np.abs(statistic) * np.sqrt((n - 1) / room)
+    as_independent = stats.t.isf(np.maximum(stats.t.sf(t / np.sqrt(factor), n / factor - 1), 1e-300), n - 1)
+    reduced = as_independent * np.sqrt(n / (n - 1 + as_independent**2))
+    return np.asarray(np.sign(statistic) * np.minimum(reduced, np.abs(statistic)))
 
 
 def _unit_columns(means: Float[np.ndarray, "fact cell"]) -> Float[np.ndarray, "fact cell"]:

@@ -1,7 +1,8 @@
 """Intervals and effect sizes in which the unit is the fact, never the token, the template or the site.
 
 Every function takes one row a pair and the fact that each pair asks about: `effects` is `[pair, ...]` in
-the metric's unit (NaN where a pair has no such cell), `gaps` `[pair]` is in it too, `facts` names one fact a pair.
+the metric's unit (NaN where a pair has no such cell), `gaps` `[pair]` is in it too, `facts` names one fact a pair, and
+`partners`, where it is given, the fact that each pair leans on beside its own (see `judge.partners`).
 Cells of a map are worked on together and never influence one another.
 """
 
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import special, stats
 
 from patchlight.errors import InputError
+from patchlight.judge.partners import ties, variance_factor
 from patchlight.records import Interval
 
 FEWEST_FOR_INTERVAL = 5  # under five facts a bootstrap can only repeat them: the estimate is given, the interval is not
@@ -34,7 +36,7 @@ class IntervalMap:
     high: Float[np.ndarray, "..."]
     n: Int[np.ndarray, "..."]
     confidence: float = 0.95
-    method: str = "expanded BCa over facts"
+    method: str = "BCa or t over facts, the wider"
 
     def apart_from(self, other: IntervalMap) -> Bool[np.ndarray, "..."]:
         """Which intervals do not touch those of the other map; False where either has none."""
@@ -82,15 +84,18 @@ def cluster_bootstrap(
     facts: Sequence[str],
     *,
     seed: int,
+    partners: Sequence[str] = (),
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> IntervalMap:
-    """The ratio of means of every cell with its BCa interval, whole facts being resampled.
+    """The ratio of means of every cell with its interval, whole facts being resampled.
 
-    The nominal level is expanded for the number of facts (see `expanded_level`). A cell's interval depends on
-    the seed and on the facts that have the cell, not on the rest of the map. Raises `InputError` for a gap
-    that is not positive. Source: Efron & Tibshirani 1993, chapter 14.
+    Each limit is the outer one of BCa and the t interval: the first is short for heavy tails, the second for skewed
+    effects. Both are widened for what facts share with partners. A cell's interval depends on the seed and on the
+    facts that have the cell, not on the rest of the map. Raises `InputError` for a gap that is not positive.
+    Sources: Efron & Tibshirani 1993, chapter 14; figures in docs/validation/statistics.md.
     """
+    tied = ties(facts, partners)
     sums = _sum_by_fact(effects, gaps, facts)
     estimate = _ratio(sums.effects.sum(axis=0), sums.gaps.sum(axis=0))
     low, high = np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
@@ -100,7 +105,9 @@ def cluster_bootstrap(
         weights = resample_weights(len(rows), seed, resamples)
         resampled = (numerator.T @ weights) / (denominator.T @ weights)
         left_out = (numerator.sum(0) - numerator) / (denominator.sum(0) - denominator)
-        low[columns], high[columns] = bca_limits(estimate[columns], resampled, left_out.T, confidence)
+        low[columns], high[columns] = outer_limits(
+            estimate[columns], resampled, left_out.T, confidence, tied[np.ix_(rows, rows)]
+        )
     return IntervalMap(
         estimate=estimate.reshape(sums.cells),
         low=low.reshape(sums.cells),
@@ -122,35 +129,59 @@ def bca_limits(
     resampled: Float[np.ndarray, "cell resample"],
     left_out: Float[np.ndarray, "cell fact"],
     confidence: float,
+    tied: Bool[np.ndarray, "fact fact"],
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
     """The lower and upper BCa limits of each cell from its resampled and its leave-one-fact-out values.
 
-    Cells that do not vary between resamples get the estimate itself as both limits.
+    They are widened, and the nominal level expanded (see `expanded_level`), for what facts share with partners
+    (`tied`). Cells that do not vary between resamples get the estimate itself as both limits.
     """
+    factor = _factor(left_out, tied)
     ordered = np.sort(resampled, axis=1)
     size = ordered.shape[1]
     target = estimate[:, None]
     below = ((resampled < target).sum(axis=1) + (resampled <= target).sum(axis=1)) / (2 * size)
     bias = special.ndtri(np.clip(below, 0.5 / size, 1 - 0.5 / size))
     acceleration = _acceleration(left_out)
-    tail = (1 - expanded_level(confidence, left_out.shape[1])) / 2
+    reach = -special.ndtri((1 - expanded_level(confidence, left_out.shape[1] / factor)) / 2)
     limits = []
-    for z in (special.ndtri(tail), -special.ndtri(tail)):
+    for z in (-reach, reach):
         shifted = bias + z
         level = special.ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-9))
-        limits.append(_quantile(ordered, level))
-    fixed = np.ptp(ordered, axis=1) <= 1e-12 * np.abs(estimate)
+        limits.append(estimate + np.sqrt(factor) * (_quantile(ordered, level) - estimate))
+    fixed = ordered[:, -1] - ordered[:, 0] <= 1e-12 * np.abs(estimate)
     return np.where(fixed, estimate, limits[0]), np.where(fixed, estimate, limits[1])
 
 
-def expanded_level(confidence: float, n: int) -> float:
+def outer_limits(
+    estimate: Float[np.ndarray, " cell"],
+    resampled: Float[np.ndarray, "cell resample"],
+    left_out: Float[np.ndarray, "cell fact"],
+    confidence: float,
+    tied: Bool[np.ndarray, "fact fact"],
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """The outer ones of the BCa limits and of the t limits with the jackknife's standard error."""
+    low, high = bca_limits(estimate, resampled, left_out, confidence, tied)
+    n, factor = left_out.shape[1], _factor(left_out, tied)
+    error = np.sqrt(factor * (n - 1) * left_out.var(axis=1))
+    reach = stats.t.ppf((1 + confidence) / 2, n / factor - 1) * error
+    return np.minimum(low, estimate - reach), np.maximum(high, estimate + reach)
+
+
+def _factor(left_out: Float[np.ndarray, "cell fact"], tied: Bool[np.ndarray, "fact fact"]) -> np.ndarray:
+    """The variance factor of partners, at least 1 and such that two effective facts remain."""
+    influences = left_out.mean(axis=1, keepdims=True) - left_out
+    return np.asarray(np.clip(variance_factor(influences.T, tied), 1.0, left_out.shape[1] / 2))
+
+
+def expanded_level(confidence: float, n: Float[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:
     """The nominal level that makes a bootstrap interval of `n` facts as wide as a t interval.
 
     A resample has the plug-in variance (n-1)/n and no notion of the t distribution; at 40 facts the two cost
     a percent of coverage. Source: Hesterberg 2015, The American Statistician 69:371-386.
     """
     reach = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)
-    return float(2 * special.ndtr(reach) - 1)
+    return np.asarray(2 * special.ndtr(reach) - 1)
 
 
 def cohen_dz(effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, seed: int) -> Interval:
@@ -270,7 +301,7 @@ def _scipy_interval(groups: tuple[np.ndarray, ...], statistic: Callable[..., np.
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=500,
-        confidence_level=expanded_level(0.95, min(len(group) for group in groups)),
+        confidence_level=float(expanded_level(0.95, min(len(group) for group in groups))),
         method="BCa",
         rng=np.random.default_rng(seed),
     )

@@ -65,7 +65,6 @@ class Verdict:
 
 ALWAYS = (
     "joint-effect-not-measured",
-    "partners-shared",
     "not-replicated",
     "thresholds-not-calibrated",
 )
@@ -102,7 +101,6 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     # why not stronger
     "joint-effect-not-measured": (),
     "nulls-missing": ("nulls",),
-    "partners-shared": (),
     "not-replicated": (),
     "thresholds-not-calibrated": (),
     "list-unstable": ("jaccard", "bar"),
@@ -270,13 +268,12 @@ def _nothing_held(
 
 def _spread(ranked: RankedMap, evidence: Evidence, seed: int) -> _Spread:
     everything = np.nan_to_num(ranked.recovery)
-    total = cluster_bootstrap(everything.sum(axis=1), evidence.gaps, evidence.facts, seed=seed)
-    recovery, damage = (
-        cluster_bootstrap(effects, evidence.gaps, evidence.facts, seed=seed)
-        for effects in (ranked.recovery, ranked.damage)
+    total, recovery, damage = (
+        cluster_bootstrap(effects, evidence.gaps, evidence.facts, partners=evidence.partners, seed=seed)
+        for effects in (everything.sum(axis=1), ranked.recovery, ranked.damage)
     )
     return _Spread(
-        share=index_interval(cells_for_share, ranked.recovery, evidence.facts, seed=seed),
+        share=index_interval(cells_for_share, ranked.recovery, evidence.facts, partners=evidence.partners, seed=seed),
         total=total.at(),
         recovery_high=float(recovery.high.max()),
         damage_high=float(damage.high.max()),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from patchlight.packs.spec import Language, Pack, Template
@@ -49,12 +49,15 @@ def build_pairs(
     seed: int,
     language: Language = "en",
     templates_per_fact: int | None = None,
+    halves: Mapping[str, str] | None = None,
 ) -> Built:
     """The pairs of a pack for one tokenizer; the same seed gives the same pairs.
 
     Every fact meets every template of its relation, or `templates_per_fact` of them in turn. A partner has
-    the same number of tokens in the template and another answer; partners serve about equally often. A
-    question without a partner, and a fact that cannot be said in the language, are refused with the reason.
+    the same number of tokens in the template and another answer; a fact keeps its partner from template to template
+    where it can, and partners serve about equally often. With `halves` (from `pairs.halves`) a partner is of the
+    same half. A question without a partner, and a fact that cannot be said in the language, are refused with the
+    reason.
     """
     by_relation: dict[str, list[Fact]] = defaultdict(list)
     for fact in pack.facts(language):
@@ -62,11 +65,12 @@ def build_pairs(
     outcomes: list[Pair | Refusal] = [_unsaid(entry.id, language) for entry in pack.unsaid(language)]
     for relation, facts in by_relation.items():
         templates = pack.templates(relation, language)
+        dealt = _Dealt(halves or {})
         per_fact = len(templates) if templates_per_fact is None else templates_per_fact
         for number, template in enumerate(templates):
             asked = [fact for turn, fact in enumerate(facts) if (number - turn) % len(templates) < per_fact]
             order = random.Random(f"{seed} {template.id}")
-            outcomes.extend(_Maker(tokenizer, template, facts, language, order).ask(asked))
+            outcomes.extend(_Maker(tokenizer, template, facts, language, order, dealt).ask(asked))
     return Built(
         pairs=[outcome for outcome in outcomes if isinstance(outcome, Pair)],
         refused=[outcome for outcome in outcomes if isinstance(outcome, Refusal)],
@@ -77,8 +81,27 @@ def _unsaid(fact: str, language: str) -> Refusal:
     return Refusal(fact, "", "not said in this language", f"no template or no name in {language!r}")
 
 
+@dataclass(frozen=True)
+class _Dealt:
+    """The halves of a relation's facts, each fact's partner so far, and how many facts a partner serves."""
+
+    halves: Mapping[str, str]
+    partner: dict[str, str] = field(default_factory=dict)
+    served: Counter[str] = field(default_factory=Counter)
+
+    def serve(self, fact: str, partner: str) -> None:
+        """Remembers who serves whom; a fact that keeps its partner is counted once."""
+        if self.partner.get(fact) != partner:
+            self.partner[fact] = partner
+            self.served[partner] += 1
+
+    def half(self, fact: str) -> str:
+        """The half of a fact; empty where nothing was split."""
+        return self.halves.get(fact, "")
+
+
 class _Maker:
-    """Makes the pairs of one template; remembers which partner served whom."""
+    """Makes the pairs of one template."""
 
     def __init__(
         self,
@@ -87,11 +110,10 @@ class _Maker:
         facts: Sequence[Fact],
         language: Language,
         order: random.Random,
+        dealt: _Dealt,
     ) -> None:
-        self.tokenizer, self.template, self.facts = tokenizer, template, facts
+        self.tokenizer, self.template, self.facts, self.dealt = tokenizer, template, facts, dealt
         self.space = " " if language == "en" else ""
-        self.served: Counter[str] = Counter()
-        self.partner: dict[str, str] = {}
         self.rank = {fact.id: order.random() for fact in facts}
         self.lengths = {fact.id: len(encode(tokenizer, template.fill(fact.subject))) for fact in facts}
         self.answers = {fact.id: self._answer_ids(fact) for fact in facts}
@@ -111,7 +133,11 @@ class _Maker:
             length = self.lengths[fact.id]
             detail = f"{fact.subject!r} makes the question {length} tokens long; no fact with another answer does"
             return self._refuse(fact, "no partner of equal token count", detail)
-        return self._first_that_fits(fact, sorted(equal, key=lambda other: self._preference(fact, other)))
+        near = [other for other in equal if self.dealt.half(other.id) == self.dealt.half(fact.id)]
+        if not near:
+            detail = f"the facts that could be exchanged for {fact.subject!r} are all in the other half"
+            return self._refuse(fact, "no partner in its half", detail)
+        return self._first_that_fits(fact, sorted(near, key=lambda other: self._preference(fact, other)))
 
     def _first_that_fits(self, fact: Fact, partners: Sequence[Fact]) -> Pair | Refusal:
         refusals: list[AlignmentRefused] = []
@@ -122,24 +148,27 @@ class _Maker:
             except AlignmentRefused as refused:
                 refusals.append(refused)
                 continue
-            self.served[partner.id] += 1
-            self.partner[fact.id] = partner.id
+            self.dealt.serve(fact.id, partner.id)
             return pair
         reason, _ = Counter(refused.reason for refused in refusals).most_common(1)[0]
         detail = next(refused.what for refused in refusals if refused.reason == reason)
         return self._refuse(fact, reason, detail)
 
-    def _preference(self, fact: Fact, partner: Fact) -> tuple[int, bool, int, bool, bool, float]:
-        """Smaller is better: answers that part, at their first token; taught, served least, not mutual, equal length.
+    def _preference(self, fact: Fact, partner: Fact) -> tuple[int, bool, bool, int, bool, bool, float]:
+        """Smaller is better: answers that part, at their first token; taught, kept, served least, not mutual.
 
-        Then the seed's order. Mutual partners would measure one gap twice: that of A against B is that of B against A.
+        Then answers of equal length, and the seed's order. Each further fact that a question leans on ties it to more
+        of the others, so a partner is kept. Mutual partners would measure one gap twice: that of A against B is that
+        of B against A.
         """
         mine, other = self.answers[fact.id], self.answers[partner.id]
         common = common_tokens(mine, other)
         alike = (common > 0) + (common == min(len(mine), len(other)))
-        mutual = self.partner.get(partner.id) == fact.id
+        new = self.dealt.partner.get(fact.id) != partner.id
+        mutual = self.dealt.partner.get(partner.id) == fact.id
         unequal = len(mine) != len(other)
-        return alike, not partner.taught, self.served[partner.id], mutual, unequal, self.rank[partner.id]
+        served = self.dealt.served[partner.id]
+        return alike, not partner.taught, new, served, mutual, unequal, self.rank[partner.id]
 
     def _pair(self, fact: Fact, partner: Fact) -> Pair:
         return Pair(
@@ -154,6 +183,8 @@ class _Maker:
             relation=fact.relation,
             template=self.template.id,
             taught=fact.taught,
+            partner=partner.id,
+            half=self.dealt.half(fact.id),
         )
 
     def _contrasts(self, fact: Fact, other: Fact) -> bool:

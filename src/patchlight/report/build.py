@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
 from patchlight.records import Site
-from patchlight.report import across, agreement, figures, narrowing, nulls, published, robustness
+from patchlight.report import across, agreement, contrast, figures, narrowing, nulls, published, robustness
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
@@ -63,6 +63,7 @@ def render(contents: ReportContents, language: str) -> str:
         agreement=agreement,
         across=across,
         published=published,
+        contrast=contrast,
         metric=texts.word("metric", contents.metric),
         unit=texts(f"unit.{contents.unit}"),
         **_helpers(texts),

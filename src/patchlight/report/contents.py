@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from patchlight.judge.contrast import Contrast
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
 from patchlight.report.replay import Replay
@@ -198,6 +199,15 @@ class KindResult:
 
 
 @dataclass(frozen=True)
+class KindsCompared:
+    """Two kinds of knowledge compared at the places of one component; `roles` are the columns of its cells."""
+
+    component: str
+    roles: tuple[str, ...]
+    contrast: Contrast
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """One model under study: a configuration, the model before fine-tuning, or a pretrained model as it is."""
 
@@ -209,6 +219,7 @@ class Checkpoint:
     excluded: tuple[Excluded, ...]
     checks: tuple[IdentityCheck, ...]
     kinds: tuple[KindResult, ...]
+    compared: tuple[KindsCompared, ...] = ()
 
 
 @dataclass(frozen=True)

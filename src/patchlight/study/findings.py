@@ -17,7 +17,7 @@ from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.judge.verdict import KNOWN_FACTS, Reason, Verdict, judge
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import ROLES, mean_by_role
-from patchlight.records import DONOR_NULLS, MODEL_NULLS
+from patchlight.records import DONOR_NULLS, MODEL_NULLS, Pair
 from patchlight.report.contents import (
     Checkpoint,
     CurvePoint,
@@ -33,11 +33,12 @@ from patchlight.report.contents import (
     TrainingCurve,
 )
 from patchlight.study.across import transfers
+from patchlight.study.contrast import kinds_compared
 from patchlight.study.metrics import metrics_compared
 from patchlight.study.nulls import NullMap, absent, pooled
 from patchlight.study.results import CheckpointResults, Question, SweepResult
 from patchlight.study.spec import Study
-from patchlight.study.stages import facts_split, pack_digest, seed_of
+from patchlight.study.stages import pack_digest, seed_of
 
 LEVEL = 0.05
 MOST_FAILED = 0.01  # of the units of a checkpoint
@@ -122,6 +123,7 @@ def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
         excluded=_excluded(result),
         checks=_checks(result),
         kinds=tuple(_kind(study, result, kind, known) for kind in kinds),
+        compared=kinds_compared([_view(study, result, kind) for kind in kinds], seed_of(study, "contrast")),
     )
 
 
@@ -161,13 +163,18 @@ def _checks(result: CheckpointResults) -> tuple[IdentityCheck, ...]:
     )
 
 
-def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
+def _view(study: Study, result: CheckpointResults, kind: str) -> KindView:
     rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
-    questions = [question for question in result.questions if question.pair.kind == kind]
-    asked = sum(each.total for each in known if each.kind == kind and each.taught)
+    questions = tuple(question for question in result.questions if question.pair.kind == kind)
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    view = KindView(study, kind, tuple(questions), sweeps, result.nulls)
+    return KindView(study, kind, questions, sweeps, result.nulls)
+
+
+def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
+    view = _view(study, result, kind)
+    questions = view.questions
+    asked = sum(each.total for each in known if each.kind == kind and each.taught)
     return KindResult(
         kind=kind,
         pairs=len(questions),
@@ -215,6 +222,21 @@ class KindView:
     def facts(self) -> tuple[str, ...]:
         """The fact of each pair."""
         return tuple(question.pair.fact for question in self.questions)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pair of each question."""
+        return tuple(question.pair for question in self.questions)
+
+    @property
+    def partners(self) -> tuple[str, ...]:
+        """The fact whose subject makes each pair's corrupted side."""
+        return tuple(pair.partner for pair in self.pairs)
+
+    @property
+    def confirmation(self) -> frozenset[str]:
+        """The facts held out before pairs were built."""
+        return frozenset(pair.fact for pair in self.pairs if pair.half == "confirmation")
 
     @property
     def gaps(self) -> Float[np.ndarray, " pair"]:
@@ -268,8 +290,7 @@ class KindView:
     @property
     def nulls_absent(self) -> dict[str, str]:
         """The null maps that apply and that nothing can be tested against, with the reason."""
-        _, confirmation = facts_split(self.study, self.kind, self.facts)
-        return absent(self.nulls, self.study.spec.controls, self.sweeps, self.facts, confirmation)
+        return absent(self.nulls, self.study.spec.controls, self.sweeps, self.facts, self.confirmation)
 
     def effect_map(self, sweep: SweepResult) -> EffectMap:
         """Intervals over facts for every layer and role, those of the nulls beside them, and what differs from all."""
@@ -279,7 +300,8 @@ class KindView:
         donors = [nulls[name].effects for name in DONOR_NULLS if name in nulls and name not in self.nulls_absent]
         tested = np.stack([effects - donor for donor in donors or [np.zeros_like(effects)]], axis=1)
         flips = self.study.spec.statistics.resamples
-        p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self._seed("map"), flips=flips).p
+        ranked, seed = np.where(structural, np.nan, tested), self._seed("map")
+        p = sign_flip(ranked, self.facts, partners=self.partners, seed=seed, flips=flips).p
         apart = [effect.apart_from(bands[name]) for name in MODEL_NULLS if name in bands]
         return EffectMap(
             component=sweep.component,
@@ -297,6 +319,7 @@ class KindView:
             effects,
             self.gaps if gaps is None else gaps,
             self.facts,
+            partners=self.partners,
             seed=self._seed("intervals"),
             resamples=statistics.resamples,
             confidence=statistics.confidence,
@@ -339,7 +362,6 @@ class KindView:
 
     def verdict(self, asked: int) -> Verdict:
         """The verdict of the stated rule over the components that write into the residual stream."""
-        _, confirmation = facts_split(self.study, self.kind, self.facts)
         evidence = Evidence(
             kind=self.kind,
             roles=self.roles,
@@ -347,7 +369,8 @@ class KindView:
             gaps=self.gaps,
             facts=self.facts,
             templates=tuple(question.pair.template for question in self.questions),
-            confirmation=confirmation,
+            partners=self.partners,
+            confirmation=self.confirmation,
             facts_asked=asked,
             nulls_missing=tuple(self.nulls_absent),
         )

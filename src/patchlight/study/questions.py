@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ import pandas as pd
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import align
 from patchlight.pairs.build import Built, build_pairs
+from patchlight.pairs.halves import deal_halves
 from patchlight.pairs.screen import Screened, known_facts, screen
 from patchlight.records import Pair
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Question
 from patchlight.study.spec import Study
+from patchlight.study.stages import seed_of
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
@@ -75,6 +77,7 @@ def questions_of(asked: Artifact) -> list[Question]:
             row["clean_metric"],
             row["corrupted_metric"],
             **{name: tuple(row[name]) for name in ("words", "corrupted_words", "roles", "differing")},
+            answer_tokens=row["answer_tokens"],
         )
         for row in asked.meta["pairs"]
         if row["swept"]
@@ -83,17 +86,26 @@ def questions_of(asked: Artifact) -> list[Question]:
 
 def _tokens(model: Model, pair: Pair) -> dict[str, Any]:
     alignment = align(model.tokenizer, pair)
-    return {name: list(getattr(alignment, name)) for name in ("words", "corrupted_words", "roles", "differing")}
+    read = {name: list(getattr(alignment, name)) for name in ("words", "corrupted_words", "roles", "differing")}
+    return {**read, "answer_tokens": len(alignment.correct_ids)}
 
 
 def _built(study: Study, pack: Pack, model: Model) -> Built:
     spec = study.spec
+    halves = deal_halves(
+        pack,
+        model.tokenizer,
+        seed=seed_of(study, "halves"),
+        language=spec.language,
+        relations=spec.pairs.relations,
+    )
     built = build_pairs(
         pack,
         model.tokenizer,
         seed=spec.seed,
         language=spec.language,
         templates_per_fact=spec.pairs.templates_per_fact,
+        halves=halves,
     )
     wanted = set(spec.pairs.relations) or {relation.id for relation in pack.file.relations}
     of_fact = {entry.id: entry.relation for entry in pack.file.facts}
@@ -107,14 +119,17 @@ def _built(study: Study, pack: Pack, model: Model) -> Built:
 
 
 def _chosen(pairs: Sequence[Pair], limit: int, seed: int) -> set[Pair]:
-    """At most `limit` pairs of each kind, spread evenly over facts: a second wording only after everyone's first."""
-    turns: dict[str, list[tuple[int, float, Pair]]] = defaultdict(list)
-    seen: dict[str, int] = defaultdict(int)
+    """At most `limit` pairs of each kind, spread evenly over halves and facts: second wordings after all the first."""
+    turns: dict[str, list[tuple[int, int, Pair]]] = defaultdict(list)
+    seen: Counter[str] = Counter()
+    turn_of_half: Counter[tuple[str, str, int]] = Counter()
     order = np.random.default_rng(seed).permutation(len(pairs))
     for rank in order:
         pair = pairs[rank]
-        turns[pair.kind].append((seen[pair.fact], len(turns[pair.kind]), pair))
+        wording = pair.kind, pair.half, seen[pair.fact]
+        turns[pair.kind].append((seen[pair.fact], turn_of_half[wording], pair))
         seen[pair.fact] += 1
+        turn_of_half[wording] += 1
     return {pair for of_kind in turns.values() for _, _, pair in sorted(of_kind, key=lambda turn: turn[:2])[:limit]}
 
 

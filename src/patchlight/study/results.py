@@ -45,6 +45,7 @@ class Question:
     corrupted_words: tuple[str, ...]
     roles: tuple[str, ...]
     differing: tuple[int, ...]
+    answer_tokens: int = 1  # of the correct answer
 
 
 @dataclass(frozen=True)

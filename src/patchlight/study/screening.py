@@ -11,7 +11,7 @@ from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.spec import Study
-from patchlight.study.stages import SWEEPS, facts_split, pair_rows, run_on, seed_of
+from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
 
 ARRAYS = ("estimate", "exact", "audited")
 SCREENING = (*SWEEPS, "study/screening.py")
@@ -29,8 +29,7 @@ def _unit(
 ) -> Unit:
     seed, direction, floor = seed_of(study, "screening", kind), study.spec.sweep.directions[0], study.spec.gap_floor
     of_kind = [question.pair for question in questions if question.pair.kind == kind]
-    discovery, _ = facts_split(study, kind, [pair.fact for pair in of_kind])
-    pairs = [pair for pair in of_kind if pair.fact in discovery]
+    pairs = [pair for pair in of_kind if pair.half == "discovery"]
 
     def work(workplace: Workplace) -> Result:
         from patchlight.pairs.align import align

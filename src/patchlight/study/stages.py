@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from patchlight.store.results import Artifact, Result
 from patchlight.study.nulls import BY_CHANCE, asked, donors_of
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.spec import NewGPT2, Study, TrainingChoice
-from patchlight.verify.stability import split_facts
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
@@ -38,11 +37,6 @@ def seed_of(study: Study, *words: str) -> int:
     """A seed of its own for each use of chance, derived from the study's seed."""
     text = "/".join((str(study.spec.seed), *words))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
-
-
-def facts_split(study: Study, kind: str, facts: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """The facts of a kind for discovery and those for confirmation: one split, wherever places are chosen."""
-    return split_facts(facts, seed_of(study, "split facts", kind))
 
 
 def texts_unit(study: Study, pack: Pack) -> Unit:

@@ -30,19 +30,22 @@ def donor_from_another_fact(pairs: Sequence[Pair], tokenizer: PreTrainedTokenize
     """For each pair the clean prompt of another fact of the same relation and template, as long in tokens.
 
     The other fact's answer is neither the correct nor the wrong one, so a patch from it can remove what the
-    recipient says but cannot bring the answer: what a real donor gives beyond this is particular to the fact.
+    recipient says but cannot bring the answer: what a real donor gives beyond this is particular to the fact. It is
+    of the same half as the pair, so that the halves stay independent.
     """
     return _choose(
         pairs,
         tokenizer,
         seed,
-        lambda pair, other: (pair.relation, pair.template) == (other.relation, other.template),
+        lambda pair, other: (pair.relation, pair.template, pair.half) == (other.relation, other.template, other.half),
     )
 
 
 def donor_from_permuted_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, seed: int) -> Donors:
     """For each pair the clean prompt of a fact of another relation, as long in tokens: unrelated."""
-    return _choose(pairs, tokenizer, seed, lambda pair, other: pair.relation != other.relation)
+    return _choose(
+        pairs, tokenizer, seed, lambda pair, other: pair.relation != other.relation and pair.half == other.half
+    )
 
 
 def _choose(
