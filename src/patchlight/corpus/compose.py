@@ -43,9 +43,10 @@ def compose(
 ) -> list[Document]:
     """`documents` different texts of 4 to 9 sentences, each with several of the pack's taught facts.
 
-    Only the facts of `relations` where some are named. Facts come equally often, and each goes through all frames of its relation before one returns. Only the best
-    answer is told. The same pack and seed give the same corpus. Raises InputError `corpus-no-statements` where a
-    taught relation has no statements in that language, `corpus-too-large` where no new text can be found.
+    Only the facts of `relations` where some are named. Facts come equally often, and each goes through all frames
+    of its relation before one returns. Only the best answer is told. The same pack and seed give the same corpus.
+    Raises InputError `corpus-no-statements` where a taught relation has no statements in that language,
+    `corpus-too-large` where no new text can be found.
     """
     facts = [fact for fact in pack.facts(language) if not relations or fact.relation in relations]
     texts = _texts(pack, facts, language)

@@ -66,7 +66,7 @@ class Problem:
 
 
 class FileRefused(InputError):
-    """A file has errors; the first is told in full, the others are listed behind it. `said` tells them in a language."""
+    """A file has errors; the first is told in full, the others are listed behind it."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -90,7 +90,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def form_message(kind: str, english: str, context: Mapping[str, Any]) -> dict[Language, str]:
-    """pydantic's message about a value, in both languages; in English where there are no Japanese words for it."""
+    """Pydantic's message about a value, in both languages; in English where there are no Japanese words for it."""
     japanese = _words()["form"]["ja"].get(kind)
     return {"en": english, "ja": japanese.format(**context) if japanese else english}
 

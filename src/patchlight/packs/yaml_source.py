@@ -192,13 +192,13 @@ def _complaint(error: Any, model_class: type[BaseModel], places: Places, code: s
         return Problem("unknown-key", "error", places.key(*path), values, code)
     if error["type"] == "missing":
         return Problem("missing-key", "error", places.value(*path), {"name": name}, code)
-    values: dict[str, Any] = {
+    told: dict[str, Any] = {
         "path": _dotted(path),
         "message": _message(error),
         "shown": _shown(error),
         **_remedy(error),
     }
-    return Problem("value.one", "error", places.value(*path), values, code)
+    return Problem("value.one", "error", places.value(*path), told, code)
 
 
 def _message(error: Any) -> Mapping[Language, str]:
