@@ -151,9 +151,9 @@ def suggest(
     limit: Annotated[int, typer.Option(help="At most so many suggestions.", min=1)] = 200,
 ) -> Mapping[str, Any]:
     """Propose facts from a corpus, with the sentences they rest on, for a person to accept or reject."""
+    from patchlight.corpus.adopt import suggestions_text
     from patchlight.corpus.files import read_documents
     from patchlight.corpus.suggest import suggest as propose
-    from patchlight.corpus.suggest import suggestions_text
 
     proposals = propose(read_documents(corpus), limit=limit)
     _write_new(output, suggestions_text(proposals, terminal.language))
@@ -168,7 +168,7 @@ def adopt(
     into: Annotated[Path, typer.Option(help="The pack that takes the accepted facts.")],
 ) -> Mapping[str, Any]:
     """Put the accepted suggestions into a pack; nothing else enters it."""
-    from patchlight.corpus.suggest import adopt as take
+    from patchlight.corpus.adopt import adopt as take
 
     adopted = take(suggestions, into)
     terminal.say(PHRASES[terminal.language]["pack-adopted"].format(count=len(adopted), pack=into))
@@ -211,13 +211,8 @@ def _token_problems(pack: Pack, model: str, languages: Sequence[Spoken]) -> list
 
 def _plain(problem: Problem, language: Spoken) -> dict[str, Any]:
     what, fix = problem.said(language)
-    return {
-        "code": problem.code,
-        "severity": problem.severity,
-        "what": what,
-        "fix": fix,
-        "where": asdict(problem.where),
-    }
+    place = asdict(problem.where)
+    return {"code": problem.code, "severity": problem.severity, "what": what, "fix": fix, "where": place}
 
 
 def _lines(seen: Preview) -> Iterator[str]:

@@ -27,7 +27,8 @@ PHRASES: dict[Language, dict[str, str]] = {
         "missing": "{count} records are no longer on the server, such as PMID {named}",
         "prepared": "{kept} of {read} records kept ({parts}); the data card is {card}",
         "pack-new": "Wrote {file}. Fill it in, then: patchlight pack check {file}",
-        "pack-checked": "{pack}: {facts} facts, no errors, {warnings} warnings; {unreviewed} facts wait for a person's review",
+        "pack-checked": "{pack}: {facts} facts, no errors, {warnings} warnings; "
+        "{unreviewed} facts wait for a person's review",
         "pack-previewed": "{pack} in {model}: {answered} of {questions} questions answered; "
         "{known} of {facts} facts in two wordings",
         "pack-imported": "Wrote {output}: {facts} facts; {lost} rows left out; {problems} things to look at",

@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -26,34 +27,20 @@ PATTERN_SHARE = 0.5  # of the suggestions, at least, come from patterns where th
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-'][A-Za-z0-9]+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(])")
-_BEFORE = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?: [A-Za-z][A-Za-z0-9-]*){0,3}$")
-_AFTER = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?: [A-Za-z][A-Za-z0-9-]*){0,3}")
+_BEFORE = re.compile(r"[A-Za-z][A-Za-z0-9'-]*(?: [A-Za-z][A-Za-z0-9'-]*){0,3}$")
+_AFTER = re.compile(r"[A-Za-z][A-Za-z0-9'-]*(?: [A-Za-z][A-Za-z0-9'-]*){0,3}")
 _REACH = 80  # characters before a connective in which its phrase is looked for
 
 Kind = Literal["definitional", "associative"]
-_NOT_IN_TERMS = frozenset(
-    "a about above after again all also although among an and another any are as at be because been before being below "
-    "best better between both but by can cannot could did different do does due during each either et few first five for "
-    "found four from further general had has have he her here high higher his how however i if important in including "
-    "increased into is it its known large less likely low lower main major many may mean more most much must new no non "
-    "nor not of often on one only or other our out over per possible present previous previously rare recent recently "
-    "same second seen several she should showed shown significant similar since six small so some specific still such "
-    "than that the their them then there these they this those three through thus to total two type under underlying up "
-    "used using usually various very was we well were what when where whether which while who whose will with within "
-    "without would year years al al's common commonly currently effective frequent good known late long often old "
-    "particular potential primary single special therefore unknown useful valuable well-known whole young".split()
-)
-_GENERAL = frozenset(
-    "analysis aim background case cases cause causes change changes child children clinical conclusion conclusions "
-    "control controls data day days diagnosis disease disorder disorders effect effects evidence example factor factors "
-    "findings follow-up group groups hospital level levels literature management mean method methods model month months "
-    "number objective objectives outcome outcomes paper patient patients people period present process purpose rate "
-    "rates report reports result results review risk role study studies subject subjects symptoms syndrome syndromes "
-    "term test tests therapy time treatment treatments trial trials use years condition conditions problem problems "
-    "drug drugs feature features form forms type types woman women man men week weeks man male female age aged adults "
-    "significantly respectively associated compared observed reported performed treated including included group "
-    "increase decrease decreased significance confidence interval ratio odds score scores median baseline placebo".split()
-)
+
+
+def _words(name: str) -> frozenset[str]:
+    folder = resources.files("patchlight.corpus") / "words"
+    return frozenset((folder / f"{name}.txt").read_text(encoding="utf-8").split())
+
+
+_NOT_IN_TERMS = _words("function_words")
+_GENERAL = _words("general_words")  # of any medical study, no term of a field
 
 
 class Pattern(NamedTuple):
@@ -79,7 +66,9 @@ PATTERNS = (
     ),
     Pattern("cause", "associative", re.compile(r" (?:is|are|was|were) (?:caused|induced) by (?:an? |the )?")),
     Pattern("cause", "associative", re.compile(r" due to (?:an? |the )?")),
-    Pattern("association", "associative", re.compile(r" (?:is|are|was|were) (?:\w+ly )?associated with (?:an? |the )?")),
+    Pattern(
+        "association", "associative", re.compile(r" (?:is|are|was|were) (?:\w+ly )?associated with (?:an? |the )?")
+    ),
 )
 
 
@@ -115,7 +104,8 @@ class _Read:
     def holding(self, phrase: str) -> set[int]:
         """The sentences that hold a term, or all words of a phrase that is none."""
         known = self.terms.get(phrase)
-        return known if known is not None else set.intersection(*(self.words[w.lower()] for w in phrase.split()))
+        words = _WORD.findall(phrase.lower())
+        return known if known is not None else set.intersection(*(self.words.get(word, set()) for word in words))
 
 
 def suggest(documents: Iterable[Document], *, limit: int = 200) -> list[Suggestion]:
@@ -198,7 +188,8 @@ def _patterned(read: _Read) -> Iterator[Suggestion]:
 def _related(text: str, pattern: Pattern) -> Iterator[tuple[str, str]]:
     """Subject and answer wherever the connective stands between two phrases."""
     for found in pattern.connective.finditer(text):
-        before, after = _BEFORE.search(text[max(0, found.start() - _REACH) : found.start()]), _AFTER.match(text, found.end())
+        reach = text[max(0, found.start() - _REACH) : found.start()]
+        before, after = _BEFORE.search(reach), _AFTER.match(text, found.end())
         if before and after:
             first, second = _phrase(before.group(), last=True), _phrase(after.group(), last=False)
             if first and second:
@@ -215,7 +206,7 @@ def _phrase(text: str, *, last: bool) -> str:
             runs[-1].append(word)
     run = runs[-1] if last else next((run for run in runs if run), [])
     words = [word if any(letter.isupper() for letter in word[1:]) else word.lower() for word in run]
-    named = len(words) > 0 and len(words[-1]) > 2 and any(word not in _GENERAL for word in words)
+    named = bool(words) and len(words[-1]) > 2 and any(word not in _GENERAL for word in words)
     return " ".join(words) if named else ""
 
 
@@ -244,5 +235,12 @@ def _together(read: _Read) -> list[Suggestion]:
         led.update((one, other))
         if max(led[one], led[other]) <= 3:
             support = tuple(read.sentences[n] for n in sorted(read.terms[one] & read.terms[other])[:MOST_SUPPORT])
-            chosen.append(Suggestion("company", "associative", one, other, round(score, 1), support))
+            if not all(_side_by_side(each.text, one, other) for each in support):
+                chosen.append(Suggestion("company", "associative", one, other, round(score, 1), support))
     return chosen
+
+
+def _side_by_side(text: str, one: str, other: str) -> bool:
+    """True for two parts of one longer name, such as `magnetic resonance` and `imaging`."""
+    words = " ".join(_WORD.findall(text)).lower()
+    return f"{one} {other}" in words or f"{other} {one}" in words

@@ -26,7 +26,7 @@ class Table:
     rows: tuple[tuple[int, tuple[str, ...]], ...]
 
     def column(self, asked: str) -> int:
-        """The column of that name, or of that letter. Raises InputError `pack-import-column` with the names there are."""
+        """The column of that name, or of that letter. Raises InputError `pack-import-column` with those there are."""
         wanted = tidy(asked)
         if self.names.count(wanted) == 1:
             return self.names.index(wanted)

@@ -117,7 +117,7 @@ def keys(words: Sequence[str] | dict[str, None], letter: str) -> dict[str, str]:
 
 
 def slug(word: str) -> str:
-    """The word in plain small letters and digits, at most 40; empty where it has no letter or means something to YAML."""
+    """The word in plain small letters and digits, at most 40; empty where YAML reads no word in it."""
     plain = re.sub("[^a-z0-9]+", "_", word.lower()).strip("_")[:40].rstrip("_")
     reserved = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
     return plain if re.match("[a-z]", plain) and plain not in reserved else ""
