@@ -211,7 +211,7 @@ def _phrase(text: str, *, last: bool) -> str:
 
 
 def _likelihood(one: set[int], other: set[int], sentences: int) -> float:
-    """How far two terms stand together beyond chance: the log-likelihood ratio, negative where they avoid each other."""
+    """How far two terms stand together beyond chance: the log-likelihood ratio, negative where less."""
     both = len(one & other)
     ratio = float(BigramAssocMeasures.likelihood_ratio(both, (len(one), len(other)), sentences))
     return ratio if both * sentences >= len(one) * len(other) else -ratio

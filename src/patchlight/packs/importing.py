@@ -74,11 +74,11 @@ def import_pack(file: Path, format: str, columns: Columns, language: Language, s
     rows = _READERS[format](file, columns, language)
     lost: list[Problem] = []
     kept = list(_usable(rows, lost))
-    if not kept:
-        what = "no row of this file makes a fact" + "".join(f"\n  {each.where}: {each.what}" for each in lost[:5])
-        raise InputError("pack-import-empty", what, where=Place(file), fix="check --format and the columns")
     templates = _templates(kept)
     facts = _facts([row for row in kept if not _leaks(row, templates[row.relation], language, lost)], lost)
+    if not facts:
+        what = "no row of this file makes a fact" + "".join(f"\n  {each.where}: {each.what}" for each in lost[:5])
+        raise InputError("pack-import-empty", what, where=Place(file), fix="check --format and the columns")
     used = [
         WrittenRelation(name, templates[name], any(len(fact.answers) > 1 for fact in facts if fact.relation == name))
         for name in dict.fromkeys(fact.relation for fact in facts)
