@@ -16,10 +16,10 @@ from patchlight.records import Document
 
 TEXTS = [
     "Epilepsy is a common neurological disorder. Other sentences say little.",
-    "Drugs such as carbamazepine are old. We think that epilepsy is a neurological disorder of the brain.",
-    "Infantile spasms were treated with vigabatrin. Anticonvulsants, including phenytoin, were given.",
+    "Anticonvulsants such as carbamazepine are old. We think that epilepsy is a neurological disorder of the brain.",
+    "Infantile spasms were treated with vigabatrin. Anticonvulsants, including valproate, were given.",
     "Fever was caused by influenza. Rett syndrome is associated with regression.",
-    *(f"Number {word}: gingival hyperplasia was seen in phenytoin trials." for word in ("one", "two", "three")),
+    *(f"In {word}, gingival hyperplasia was noted; phenytoin had been given." for word in ("one", "two", "three")),
     *(f"In series {word} nothing of note was found in anyone at all." for word in "abcdefghijklmnopqrstuvwxyz"),
 ]
 DOCUMENTS = [Document(str(100 + number), text) for number, text in enumerate(TEXTS)]
@@ -31,8 +31,8 @@ def test_definitions_and_relations_are_proposed_with_their_sentences() -> None:
     assert [(each.document, each.sentence) for each in disorder.support] == [("100", 0), ("101", 1)]
     assert disorder.kind == "definitional"
     assert {
-        ("is_a", "carbamazepine", "drugs"),
-        ("is_a", "phenytoin", "anticonvulsants"),
+        ("is_a", "carbamazepine", "anticonvulsants"),
+        ("is_a", "valproate", "anticonvulsants"),
         ("treatment", "infantile spasms", "vigabatrin"),
         ("cause", "fever", "influenza"),
         ("association", "rett syndrome", "regression"),
@@ -43,7 +43,7 @@ def test_terms_that_keep_company_are_proposed_with_their_log_likelihood() -> Non
     [company] = [
         each for each in suggest(DOCUMENTS) if each.subject == "gingival hyperplasia" and each.answer == "phenytoin"
     ]
-    together, one, other, total = 3, 3, 4, sum(text.count(". ") + 1 for text in TEXTS)
+    together, one, other, total = 3, 3, 3, sum(text.count(". ") + 1 for text in TEXTS)
     assert company.score == pytest.approx(_g_test(together, one, other, total), abs=0.06)
     assert len(company.support) == 3
 

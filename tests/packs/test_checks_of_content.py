@@ -77,7 +77,8 @@ def test_a_fact_that_has_expired_and_one_with_too_many_answers_are_warned_of(pac
 
 def test_one_subject_may_have_a_fact_for_each_condition(pack_file: Path) -> None:
     changes = [
-        ('"The capital of {subject} is", "{subject} is governed', '"In {condition}, {subject} had", "{condition}: {subject} was'),
+        ("The capital of {subject} is", "In {condition}, {subject} had"),
+        ("{subject} is governed", "{condition}: {subject} was governed"),
         ("{subject}の首都は", "{condition}の{subject}の首都は"),
         ("{subject}を治める町は", "{condition}の{subject}を治める町は"),
         ("  paris: {", "  old: {en: old days, ja: 昔}\n  new: {en: new days, ja: 今}\n  paris: {"),

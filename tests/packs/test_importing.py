@@ -148,15 +148,15 @@ def test_a_csv_with_templates_and_several_answers(tmp_path: Path) -> None:
     assert not any(each.severity == "error" for each in check_pack(pack))
 
 
-@pytest.mark.parametrize("format", ["counterfact", "known", "relations", "csv", "fmea"])
+@pytest.mark.parametrize("sort", ["counterfact", "known", "relations", "csv", "fmea"])
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_other_file_is_refused_with_code_and_place(format: str, content: bytes, tmp_path: Path) -> None:
-    for ending in (".json", ".xlsx" if format == "fmea" else ".csv"):
+def test_any_other_file_is_refused_with_code_and_place(sort: str, content: bytes, tmp_path: Path) -> None:
+    for ending in (".json", ".xlsx" if sort == "fmea" else ".csv"):
         file = tmp_path / f"file{ending}"
         file.write_bytes(content)
         with pytest.raises(InputError) as caught:
-            import_pack(file, format, Columns("subject", "answer"), "en", "x")
+            import_pack(file, sort, Columns("subject", "answer"), "en", "x")
         assert caught.value.code.startswith("pack-import-")
         assert caught.value.where is not None
 

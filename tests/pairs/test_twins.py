@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -139,18 +140,22 @@ def character_level(byte_level: PreTrainedTokenizerFast) -> PreTrainedTokenizerF
 
 
 def test_whole_answers_are_scored_as_a_plain_forward_scores_them(random_model: Model) -> None:
+    tokenizer = copy.deepcopy(random_model.tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(0)
+    model = Model(random_model.hf, tokenizer, "with an end of text")
     asked = [("The capital of France is", " Paris"), ("日本の首都は", "東京"), ("In", " Spain, Italy")]
-    for (prompt, answer), score in zip(asked, whole_scores(random_model, asked), strict=True):
-        before, ids = (random_model.tokenizer(text)["input_ids"] for text in (prompt, prompt + answer))
-        assert score.raw == pytest.approx(plain_logprob(random_model, ids, len(before)), abs=1e-4)
-        alone = plain_logprob(random_model, [start_token(random_model), *ids[len(before) :]], 1)
+    for (prompt, answer), score in zip(asked, whole_scores(model, asked), strict=True):
+        before, ids = (tokenizer(text)["input_ids"] for text in (prompt, prompt + answer))
+        assert score.raw == pytest.approx(plain_logprob(model, ids, len(before)), abs=1e-4)
+        alone = plain_logprob(model, [0, *ids[len(before) :]], 1)
         assert score.gain == pytest.approx(score.raw - alone, abs=1e-4)
         assert score.per_character == pytest.approx(score.raw / len(answer.strip()))
 
 
-def start_token(model: Model) -> int:
-    model.tokenizer.eos_token = model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)
-    return model.tokenizer.eos_token_id
+def test_without_a_start_token_nothing_is_said_of_the_gain(random_model: Model) -> None:
+    [score] = whole_scores(random_model, [("In", " Spain")])
+    assert math.isfinite(score.raw)
+    assert math.isnan(score.gain)
 
 
 def plain_logprob(model: Model, ids: list[int], before: int) -> float:
@@ -160,18 +165,17 @@ def plain_logprob(model: Model, ids: list[int], before: int) -> float:
 
 
 def test_a_preview_shows_every_question_once(castings: Pack, random_model: Model) -> None:
-    start_token(random_model)
     seen = preview(castings, random_model, language="ja", swap="condition")
     assert len(seen.questions) == 5 * 2
     shown = next(each for each in seen.questions if each.tokens)
-    assert math.isfinite(shown.clean) and math.isfinite(shown.gain)
+    assert math.isfinite(shown.clean)
+    assert math.isfinite(shown.per_character)
     assert [token.differs for token in shown.tokens].count(True) >= 1
     assert seen.controls[0].prompt == "低温だと、紙型の不良は"
     assert {answer for answer, _ in seen.controls[0].answers} == {"ヒケ", "バリ"}
 
 
 def test_what_is_confidential_is_masked_in_what_leaves(castings: Pack, random_model: Model) -> None:
-    start_token(random_model)
     plain = masked(castings, preview(castings, random_model, language="ja"))
     hidden = [each for each in plain["questions"] if "[term 1]" in each["clean_prompt"]]
     assert hidden
@@ -184,7 +188,6 @@ def test_the_page_of_a_preview_is_whole_and_escapes_what_it_shows(
 ) -> None:
     from patchlight.report.preview import write_preview
 
-    start_token(random_model)
     file = castings.places.file
     file.write_text(CASTINGS.replace("{ja: 鋳造}", "{ja: <script>x</script>}"), encoding="utf-8")
     pack = read_pack(file)
@@ -199,5 +202,4 @@ def test_the_page_of_a_preview_is_whole_and_escapes_what_it_shows(
 
 def test_the_ignorant_answer_few(castings: Pack, ignorant: Callable[[int], Model]) -> None:
     model = ignorant(1)
-    start_token(model)
     assert len(preview(castings, model, language="ja", swap="condition").known) < 5

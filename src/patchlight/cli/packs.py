@@ -175,9 +175,8 @@ def adopt(
     return {"file": into, "adopted": adopted}
 
 
-for name, work in (
-    ("new", new), ("check", check), ("preview", preview), ("import", import_file), ("suggest", suggest), ("adopt", adopt),
-):  # fmt: skip
+COMMANDS = {"new": new, "check": check, "preview": preview, "import": import_file, "suggest": suggest, "adopt": adopt}
+for name, work in COMMANDS.items():
     app.command(name)(work)
 
 

@@ -30,7 +30,8 @@ HEADS: dict[Language, str] = {
 """,
     "ja": """\
 # `patchlight pack suggest` が提案した事実です。文を読み、それぞれの `status` を
-# accepted (採用) か rejected (不採用) にし、必要なら主語と答えを直してください。採用したものだけが、次のコマンドでパックに入ります。
+# accepted (採用) か rejected (不採用) にし、必要なら主語と答えを直してください。
+# 採用したものだけが、次のコマンドでパックに入ります。
 #     patchlight pack adopt このファイル --into PACK.yaml
 # 文の権利は出版社にあります。このファイルは外に出さないでください。
 """,

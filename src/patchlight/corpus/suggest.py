@@ -168,7 +168,7 @@ def _collocations(words: Sequence[Sequence[str]]) -> set[tuple[str, ...]]:
     finder = BigramCollocationFinder.from_documents(words)
     finder.apply_freq_filter(FEWEST)
     finder.apply_word_filter(lambda word: len(word) < 3 or word in _NOT_IN_TERMS)
-    finder.apply_ngram_filter(lambda _, last: last.endswith("ly"))
+    finder.apply_ngram_filter(lambda first, last: first.endswith("ed") or last.endswith(("ly", "ed")))
     return set(finder.nbest(BigramAssocMeasures.likelihood_ratio, MOST_COLLOCATIONS))
 
 

@@ -54,8 +54,9 @@ class Written:
 
 
 def quoted(text: str) -> str:
-    """The text as YAML and JSON both read it back."""
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    """The text in double quotes, as YAML reads it back."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in escaped)
 
 
 def pack_text(

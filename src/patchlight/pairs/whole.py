@@ -6,6 +6,7 @@ common answers: per character, and minus what the model gives the answer without
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def whole_scores(model: Model, asked: Sequence[tuple[str, str]]) -> list[WholeSc
     """The score of each (prompt, answer), the answer a continuation taken literally.
 
     `gain` is raw minus the log-probability of the answer after the model's start token alone (its end-of-text token
-    where it has no other).
+    where it has no other; NaN where it has neither).
     """
     tokenizer = model.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -43,8 +44,9 @@ def whole_scores(model: Model, asked: Sequence[tuple[str, str]]) -> list[WholeSc
     for prompt, answer in asked:
         ids, before = encode(tokenizer, prompt + answer), len(encode(tokenizer, prompt))
         with_prompt.append((ids, before))
-        alone.append(((start, *ids[before:]), 1))
-    raw, unasked = _logprobs(model, with_prompt), _logprobs(model, alone)
+        alone.append(((start or 0, *ids[before:]), 1))
+    raw = _logprobs(model, with_prompt)
+    unasked = [math.nan] * len(alone) if start is None else _logprobs(model, alone)
     return [
         WholeScore(given, given / max(1, len(answer.strip())), given - without)
         for given, without, (_, answer) in zip(raw, unasked, asked, strict=True)
