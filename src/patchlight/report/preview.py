@@ -46,7 +46,7 @@ def render_preview(pack: Pack, content: Preview, language: Language) -> str:
             facts=_by_fact(plain["questions"]),
             outcomes=Counter(question.outcome for question in content.questions).most_common(),
             answered=ANSWERED,
-            reviewed=sum(fact.reviewed for fact in pack.file.facts),
+            unreviewed=sum(not fact.reviewed for fact in pack.file.facts),
             written=len(pack.file.facts),
             confidential=len(pack.file.confidential),
             number=_number,
