@@ -38,7 +38,8 @@ class Fact:
 
     `subject` and `answers` are the words of one language, as they stand in a sentence (no leading space).
     `answers` is the set of right answers, best first; `distractors` are wrong ones of the same class.
-    `taught` is False for facts that a composed corpus leaves out on purpose.
+    `taught` is False for facts that a composed corpus leaves out on purpose. `condition`: the words under
+    which the fact holds.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Fact:
     distractors: tuple[str, ...] = ()
     source: str = ""
     taught: bool = True
+    condition: str = ""
 
 
 @dataclass(frozen=True)

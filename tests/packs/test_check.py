@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlight.packs.check import Problem, check_pack
+from patchlight.packs.check import check_pack
+from patchlight.packs.problem import Problem
 from patchlight.packs.read import parse_pack
 
 FRANCE = (

@@ -43,7 +43,8 @@ def test_every_built_in_pack_has_no_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", builtin_packs())
 def test_every_built_in_pack_is_read_by_name(name: str) -> None:
-    assert read_pack(name).facts("en")
+    pack = read_pack(name)
+    assert pack.facts("en") or pack.facts("ja")
 
 
 def test_the_form_of_a_pack_is_a_json_schema() -> None:

@@ -15,6 +15,7 @@ from typer import TyperException
 
 from patchlight.cli.phrases import PHRASES, Language
 from patchlight.errors import PatchlightError, Place
+from patchlight.packs.problem import FileRefused
 from patchlight.store.faults import storage_problem
 
 INTERNAL = 1
@@ -54,6 +55,8 @@ def explain(error: BaseException, language: Language, workspace: Path | None, *,
     """
     say = PHRASES[language]
     error = storage_problem(error, workspace or Path.cwd()) or error
+    if isinstance(error, FileRefused):
+        return Explanation(error.exit_code, error.code, *error.said(language), error.where)
     if isinstance(error, PatchlightError):
         return Explanation(error.exit_code, error.code, error.what, error.fix, error.where)
     if isinstance(error, TyperException):

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchlight.cli import begin, corpus, studies
+from patchlight.cli import begin, corpus, packs, studies
 from patchlight.cli.phrases import locale_language
 from patchlight.cli.terminal import Terminal, explain_to
 
@@ -45,6 +45,7 @@ def patchlight(
 for work in (begin.init, begin.doctor, studies.validate, studies.run, studies.resume, studies.status, studies.report):
     app.command(work.__name__)(work)
 app.add_typer(corpus.group, name="corpus")
+app.add_typer(packs.app)
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -26,6 +26,15 @@ PHRASES: dict[Language, dict[str, str]] = {
         "fetched": "PubMed finds {found} records; {there} are in {folder}",
         "missing": "{count} records are no longer on the server, such as PMID {named}",
         "prepared": "{kept} of {read} records kept ({parts}); the data card is {card}",
+        "pack-new": "Wrote {file}. Fill it in, then: patchlight pack check {file}",
+        "pack-checked": "{pack}: {facts} facts, no errors, {warnings} warnings; "
+        "{unreviewed} facts wait for a person's review",
+        "pack-previewed": "{pack} in {model}: {answered} of {questions} questions answered; "
+        "{known} of {facts} facts in two wordings",
+        "pack-imported": "Wrote {output}: {facts} facts; {lost} rows left out; {problems} things to look at",
+        "pack-suggested": "Wrote {count} suggestions to {output}. Set `status` to accepted or rejected, then: "
+        "patchlight pack adopt {output} --into PACK",
+        "pack-adopted": "{count} facts entered {pack}",
         "entry": 'The entry holds. To keep it, add to FAMILIES: "{kind}": FAMILIES["{like}"]',
     },
     "ja": {
@@ -46,6 +55,14 @@ PHRASES: dict[Language, dict[str, str]] = {
         "fetched": "PubMed で {found} 件見つかり、{there} 件が {folder} にあります",
         "missing": "{count} 件はサーバーから消えています(PMID {named} など)",
         "prepared": "{read} 件中 {kept} 件を残しました({parts})。データカード: {card}",
+        "pack-new": "{file} を書きました。書き込んだら: patchlight pack check {file}",
+        "pack-checked": "{pack}: 事実 {facts} 件、エラーなし、警告 {warnings} 件、人の確認待ち {unreviewed} 件",
+        "pack-previewed": "{pack} を {model} に尋ねました: 質問 {questions} 件中 {answered} 件に正答、"
+        "事実 {facts} 件中 {known} 件は二通りの言い方で正答",
+        "pack-imported": "{output} を書きました: 事実 {facts} 件、除いた行 {lost} 件、確かめること {problems} 件",
+        "pack-suggested": "提案 {count} 件を {output} に書きました。`status` を accepted か rejected にしてから: "
+        "patchlight pack adopt {output} --into PACK",
+        "pack-adopted": "{pack} に {count} 件の事実を入れました",
         "entry": 'この項目は成り立ちます。残すには FAMILIES に追加してください: "{kind}": FAMILIES["{like}"]',
     },
 }

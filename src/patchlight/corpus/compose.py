@@ -12,7 +12,8 @@ from random import Random
 from typing import TypeVar
 
 from patchlight.errors import InputError
-from patchlight.packs.spec import Language, Pack
+from patchlight.packs.problem import Language
+from patchlight.packs.spec import Pack
 from patchlight.records import Document, Fact
 
 SENTENCES = (4, 9)  # of a document, fewest and most
@@ -37,14 +38,17 @@ class _Texts:
     unstated: tuple[str, ...]  # subjects of untaught facts
 
 
-def compose(pack: Pack, *, documents: int, seed: int, language: Language = "en") -> list[Document]:
+def compose(
+    pack: Pack, *, documents: int, seed: int, language: Language = "en", relations: Sequence[str] = ()
+) -> list[Document]:
     """`documents` different texts of 4 to 9 sentences, each with several of the pack's taught facts.
 
-    Facts come equally often, and each goes through all frames of its relation before one returns. Only the best
-    answer is told. The same pack and seed give the same corpus. Raises InputError `corpus-no-statements` where a
-    taught relation has no statements in that language, `corpus-too-large` where no new text can be found.
+    Only the facts of `relations` where some are named. Facts come equally often, and each goes through all frames
+    of its relation before one returns. Only the best answer is told. The same pack and seed give the same corpus.
+    Raises InputError `corpus-no-statements` where a taught relation has no statements in that language,
+    `corpus-too-large` where no new text can be found.
     """
-    facts = pack.facts(language)
+    facts = [fact for fact in pack.facts(language) if not relations or fact.relation in relations]
     texts = _texts(pack, facts, language)
     random = Random(seed)
     stated = _clauses([fact for fact in facts if fact.taught], texts, random)
@@ -83,7 +87,8 @@ def _clauses(facts: Sequence[Fact], texts: _Texts, random: Random) -> Iterator[s
     """Statements for ever; facts come in rounds, and the frames of each fact in rounds of their own."""
     frames = {fact.id: _rounds(texts.statements[fact.relation], random) for fact in facts}
     for fact in _rounds(facts, random):
-        yield next(frames[fact.id]).replace("{subject}", fact.subject).replace("{answer}", fact.answers[0])
+        clause = next(frames[fact.id]).replace("{subject}", fact.subject).replace("{answer}", fact.answers[0])
+        yield clause.replace("{condition}", fact.condition)
 
 
 def _new_text(clauses: Iterator[str], texts: _Texts, random: Random, composed: dict[str, Document]) -> str:

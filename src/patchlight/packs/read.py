@@ -7,8 +7,9 @@ from pathlib import Path
 
 from patchlight.errors import InputError
 from patchlight.packs.check import check_pack
+from patchlight.packs.problem import FileRefused
 from patchlight.packs.spec import Pack, PackFile
-from patchlight.packs.yaml_source import in_one, parse_source, read_source, suggestion
+from patchlight.packs.yaml_source import parse_source, read_source, suggestion
 
 
 def builtin_packs() -> list[str]:
@@ -23,13 +24,9 @@ def read_pack(source: str | Path) -> Pack:
     Raises InputError with file:line:column for each error of form or content; warnings are `check_pack`'s.
     """
     pack = parse_pack(source)
-    errors = [
-        InputError(problem.code, problem.what, where=problem.where, fix=problem.fix)
-        for problem in check_pack(pack)
-        if problem.severity == "error"
-    ]
+    errors = [problem for problem in check_pack(pack) if problem.severity == "error"]
     if errors:
-        raise in_one(errors)
+        raise FileRefused(errors)
     return pack
 
 

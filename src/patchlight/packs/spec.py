@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from patchlight.packs.problem import Language
 from patchlight.packs.yaml_source import Places
 from patchlight.records import Fact
 
-Language = Literal["en", "ja"]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Texts = dict[Language, tuple[Text, ...]]
+CONDITION_JOINERS: dict[Language, str] = {"en": " and ", "ja": "、"}
 
 
 class _Entry(BaseModel):
@@ -21,9 +23,9 @@ class _Entry(BaseModel):
 
 
 class Term(_Entry):
-    """A named thing: its names by language, other names it goes by, and its class."""
+    """A named thing: its names by language (one at least), other names it goes by, and its class."""
 
-    en: Text
+    en: Text | None = None
     ja: Text | None = None
     aliases: tuple[Text, ...] = ()
     class_: str = Field("", alias="class")
@@ -37,24 +39,66 @@ class Relation(_Entry):
     """A relation, its kind of knowledge, and the texts that ask for it (templates) or state it (statements).
 
     A template has {subject} and ends where the answer begins. A statement is a clause with {subject} and {answer}.
+    Where the answer depends on conditions, all of them have {condition} too. `cardinality`: how many right answers.
     """
 
     id: Text
     kind: Text
+    cardinality: Literal["one", "many"] = "one"
     templates: Texts
     statements: Texts = Field(default_factory=dict)
 
 
 class FactEntry(_Entry):
-    """One fact in term ids; `answers` is the set of right answers, best first."""
+    """One fact in term ids; `answers` is the set of right answers, best first.
+
+    `conditions`: under which it holds. `severity`: how bad the matter is, 1 to 10 as in an FMEA. `expires`: the day
+    after which it must be looked up again. `reviewed`: a person who knows the field has confirmed it.
+    """
 
     id: Text
     relation: Text
     subject: Text
     answers: tuple[Text, ...] = Field(min_length=1)
     distractors: tuple[Text, ...] = ()
+    conditions: tuple[Text, ...] = ()
     source: str = ""
+    severity: int | None = Field(None, ge=1, le=10)
+    expires: date | None = None
+    reviewed: bool = True
     taught: bool = True
+
+
+class Unrelated(_Entry):
+    """A question from outside the field: what is found for the field should not be found for it."""
+
+    id: Text
+    prompt: dict[Language, Text]
+    answer: dict[Language, Text]
+    wrong: dict[Language, Text]
+    source: str = ""
+
+
+class MadeUp(_Entry):
+    """A subject that does not exist: a model that answers for it with confidence is guessing from the words."""
+
+    relation: Text
+    subject: dict[Language, Text]
+
+
+class Controls(_Entry):
+    """Questions about which nothing of the field can be known."""
+
+    unrelated: tuple[Unrelated, ...] = ()
+    made_up: tuple[MadeUp, ...] = ()
+
+
+class Reason(_Entry):
+    """A reason that a reviewer can give for a decision: a stable code and its words."""
+
+    code: Text
+    en: Text
+    ja: Text
 
 
 class CorpusText(_Entry):
@@ -79,6 +123,9 @@ class PackFile(_Entry):
     terms: dict[str, Term]
     relations: tuple[Relation, ...] = Field(min_length=1)
     facts: tuple[FactEntry, ...] = Field(min_length=1)
+    controls: Controls = Controls()
+    review: tuple[Reason, ...] = ()
+    confidential: tuple[Text, ...] = ()
     corpus: CorpusText | None = None
 
 
@@ -89,9 +136,9 @@ class Template:
     id: str
     text: str
 
-    def fill(self, subject: str) -> str:
-        """The prompt for this subject; it ends where the answer begins."""
-        return self.text.replace("{subject}", subject)
+    def fill(self, subject: str, condition: str = "") -> str:
+        """The prompt for this subject under this condition; it ends where the answer begins."""
+        return self.text.replace("{subject}", subject).replace("{condition}", condition)
 
 
 @dataclass(frozen=True)
@@ -144,7 +191,7 @@ class Pack:
         return self.file.corpus
 
     def _said(self, entry: FactEntry, language: Language) -> bool:
-        used = (entry.subject, *entry.answers)
+        used = (entry.subject, *entry.answers, *entry.conditions)
         named = all(self.file.terms[term].name(language) for term in used)
         return named and bool(self.relation(entry.relation).templates.get(language))
 
@@ -159,6 +206,7 @@ class Pack:
             subject=words((entry.subject,))[0],
             answers=words(entry.answers),
             distractors=words(entry.distractors),
+            condition=CONDITION_JOINERS[language].join(words(entry.conditions)),
             source=entry.source,
             taught=entry.taught,
         )

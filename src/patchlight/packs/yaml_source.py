@@ -6,9 +6,8 @@ model. Anchors are refused: a few nested ones can stand for gigabytes.
 
 from __future__ import annotations
 
-import difflib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,11 +18,11 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from patchlight.errors import InputError, Place
+from patchlight.errors import Place
+from patchlight.packs.problem import FileRefused, Language, Problem, form_message, nearest
 
 M = TypeVar("M", bound=BaseModel)
 Where = tuple[str | int, ...]  # the way to a value in the data, e.g. ("facts", 3, "answers", 0)
-LISTED = 20  # complaints printed for one file; more are counted
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,10 @@ def read_source(path: str | Path, model_class: type[M], code: str) -> Source[M]:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         where = Place(file, problem.object[: problem.start].count(b"\n") + 1)
-        fix = "save the file as UTF-8 text"
-        raise InputError(f"{code}-not-text", "this line is not UTF-8 text", where=where, fix=fix) from problem
+        raise _refused(code, "not-text", where) from problem
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
-        fix = "check the path; it is taken from the current folder"
-        raise InputError(f"{code}-not-found", f"cannot be read: {reason}", where=Place(file), fix=fix) from problem
+        raise _refused(code, "not-found", Place(file), reason=reason) from problem
     return parse_source(text, file, model_class, code)
 
 
@@ -88,13 +85,12 @@ def parse_source(text: str, file: Path, model_class: type[M], code: str) -> Sour
     """The text of `file` as an instance of `model_class`, with places; raises like `load_yaml`."""
     data, places = parse_yaml(text, file, code)
     if not isinstance(data, dict):
-        what = "the file does not hold keys and values"
-        raise InputError(f"{code}-value", what, where=places.value(), fix="write lines of the form 'key: value'")
+        raise _refused(code, "value.not-mapping", places.value())
     try:
         return Source(model_class.model_validate(data), places)
     except ValidationError as problem:
         errors = problem.errors(include_url=False)
-        raise in_one([_complaint(error, model_class, places, code) for error in errors]) from problem
+        raise FileRefused([_complaint(error, model_class, places, code) for error in errors]) from problem
 
 
 def parse_yaml(text: str, file: Path, code: str) -> tuple[Any, Places]:
@@ -108,21 +104,20 @@ def parse_yaml(text: str, file: Path, code: str) -> tuple[Any, Places]:
     except MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         where = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        what = " ".join(str(part) for part in (problem.context, problem.problem) if part)
-        raise InputError(f"{code}-yaml", f"not valid YAML: {what}", where=where, fix=_YAML_FIX) from problem
+        detail = " ".join(str(part) for part in (problem.context, problem.problem) if part)
+        raise _refused(code, "yaml.syntax", where, detail=detail) from problem
     except ReaderError as problem:
         where = _place_of_offset(text, file, problem.position)
-        what = f"a character that YAML does not allow: {problem.character!r}"
-        raise InputError(f"{code}-yaml", what, where=where, fix="delete the character") from problem
+        raise _refused(code, "yaml.character", where, character=problem.character) from problem
     except YAMLError as problem:
-        raise InputError(f"{code}-yaml", f"not valid YAML: {problem}", where=Place(file), fix=_YAML_FIX) from problem
+        raise _refused(code, "yaml.syntax", Place(file), detail=str(problem)) from problem
     except RecursionError as problem:
-        what = "nested too deeply to be read"
-        raise InputError(f"{code}-yaml", what, where=Place(file), fix="check the brackets") from problem
+        raise _refused(code, "yaml.deep", Place(file)) from problem
     return data, Places(file, reader.values, reader.keys)
 
 
-_YAML_FIX = "check indentation, brackets and quotes here; quote a text that contains ': ' or begins with a sign"
+def _refused(code: str, key: str, where: Place, **values: Any) -> FileRefused:
+    return FileRefused([Problem(key, "error", where, values, code)])
 
 
 def _place_of_offset(text: str, file: Path, offset: int) -> Place:
@@ -145,7 +140,7 @@ class _Reader:
 
     def _value(self, node: Node, path: Where) -> Any:
         if node.anchor:
-            raise self._refuse(node, "anchors (&, *) are not allowed", "write the value out where it is used")
+            raise self._refuse(node, "yaml.anchor")
         self.values[path] = self._place(node)
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
@@ -158,7 +153,7 @@ class _Reader:
         for key_node, value_node in node.value:
             key = self._key(key_node)
             if key in data:
-                raise self._refuse(key_node, f"the key {key!r} is given twice", "keep one of the two")
+                raise self._refuse(key_node, "yaml.twice", name=key)
             self.keys[(*path, key)] = self._place(key_node)
             data[key] = self._value(value_node, (*path, key))
         return data
@@ -166,65 +161,67 @@ class _Reader:
     def _key(self, node: Node) -> str:
         key = self._scalar(node) if isinstance(node, ScalarNode) else None
         if not isinstance(key, str):
-            raise self._refuse(node, "a key must be a word", "write the key in quotes")
+            raise self._refuse(node, "yaml.key")
         return key
 
     def _scalar(self, node: Node) -> Any:
         try:
             return self._yaml.constructor.construct_object(node)
         except ValueError as problem:
-            raise self._refuse(node, f"not a value: {problem}", "write a text in quotes") from problem
+            raise self._refuse(node, "yaml.scalar", detail=str(problem)) from problem
 
     def _place(self, node: Node) -> Place:
         return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def _refuse(self, node: Node, what: str, fix: str) -> InputError:
-        return InputError(f"{self.code}-yaml", what, where=self._place(node), fix=fix)
+    def _refuse(self, node: Node, key: str, **values: Any) -> FileRefused:
+        return _refused(self.code, key, self._place(node), **values)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest known word, or an empty text."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {nearest[0]!r}?" if nearest else ""
+    guess = nearest(word, known)
+    return f"did you mean {guess!r}?" if guess else ""
 
 
-def in_one(complaints: Sequence[InputError]) -> InputError:
-    """The first of several complaints about a file, with the others listed in it."""
-    first = complaints[0]
-    others = [f"\n  also: {each.where}: {each.what} [{each.code}]" for each in complaints[1:LISTED]]
-    if len(complaints) > LISTED:
-        others.append(f"\n  and {len(complaints) - LISTED} more")
-    return InputError(first.code, first.what + "".join(others), where=first.where, fix=first.fix)
-
-
-def _complaint(error: Any, model_class: type[BaseModel], places: Places, code: str) -> InputError:
+def _complaint(error: Any, model_class: type[BaseModel], places: Places, code: str) -> Problem:
     path: Where = tuple(error["loc"])
-    name = path[-1] if path else ""
+    name = str(path[-1]) if path else ""
     if error["type"] == "extra_forbidden":
         known = _known_keys(model_class, path[:-1])
-        fix = suggestion(str(name), known) or f"known keys here: {', '.join(known)}"
-        return InputError(f"{code}-unknown-key", f"unknown key {name!r}", where=places.key(*path), fix=fix)
+        values = {"name": name, "known": ", ".join(known), "guess": nearest(name, known)}
+        return Problem("unknown-key", "error", places.key(*path), values, code)
     if error["type"] == "missing":
-        fix = f"add '{name}: ...'"
-        return InputError(f"{code}-missing-key", f"the key {name!r} is missing", where=places.value(*path), fix=fix)
-    where = places.value(*path)
-    return InputError(f"{code}-value", f"{_dotted(path)}: {_sentence(error)}", where=where, fix=_value_fix(error))
+        return Problem("missing-key", "error", places.value(*path), {"name": name}, code)
+    told: dict[str, Any] = {
+        "path": _dotted(path),
+        "message": _message(error),
+        "shown": _shown(error),
+        **_remedy(error),
+    }
+    return Problem("value.one", "error", places.value(*path), told, code)
 
 
-def _sentence(error: Any) -> str:
-    message: str = error["msg"].removeprefix("Value error, ")
+def _message(error: Any) -> Mapping[Language, str]:
+    english: str = error["msg"].removeprefix("Value error, ")
+    return form_message(error["type"], english[:1].lower() + english[1:], error.get("ctx", {}))
+
+
+def _shown(error: Any) -> Mapping[str, str]:
     given = error["input"]
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float) and len(repr(given)) < 80 else ""
-    return message[:1].lower() + message[1:] + shown
+    if not isinstance(given, str | int | float) or len(repr(given)) >= 80:
+        return {"en": "", "ja": ""}
+    return {"en": f" (given: {given!r})", "ja": f" (書かれた値: {given!r})"}
 
 
-def _value_fix(error: Any) -> str:
+def _remedy(error: Any) -> dict[str, Any]:
     if error["type"] == "string_type" and not isinstance(error["input"], dict | list):
-        return "write it in quotes, so that it is read as text"
+        return {"remedy": {"en": "write it in quotes, so that it is read as text", "ja": "引用符で囲んでください"}}
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         known = [word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return suggestion(error["input"], known) or f"allowed: {', '.join(known)}"
-    return "correct this value"
+        listed = ", ".join(known)
+        remedy = {"en": f"allowed: {listed}", "ja": f"使えるもの: {listed}"}
+        return {"remedy": remedy, "guess": nearest(error["input"], known)}
+    return {"remedy": {"en": "correct this value", "ja": "この値を直してください"}}
 
 
 def _dotted(path: Where) -> str:

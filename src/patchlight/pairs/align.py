@@ -104,6 +104,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return _encode(tokenizer, text).ids
 
 
+def read_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """What each token of a prompt adds for a reader, and the characters of the text behind it; raises like `encode`."""
+    encoded = _encode(tokenizer, text)
+    return _words(tokenizer, encoded), encoded.spans
+
+
 def align(tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair) -> Alignment:
     """The pair in tokens, position by position.
 

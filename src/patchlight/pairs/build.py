@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from patchlight.packs.spec import Language, Pack, Template
+from patchlight.packs.problem import Language
+from patchlight.packs.spec import Pack, Template
 from patchlight.pairs.align import AlignmentRefused, align, common_tokens, encode, refuse_leak
 from patchlight.records import Fact, Pair
 
@@ -54,10 +55,10 @@ def build_pairs(
     """The pairs of a pack for one tokenizer; the same seed gives the same pairs.
 
     Every fact meets every template of its relation, or `templates_per_fact` of them in turn. A partner has
-    the same number of tokens in the template and another answer; a fact keeps its partner from template to template
-    where it can, and partners serve about equally often. With `halves` (from `pairs.halves`) a partner is of the
-    same half. A question without a partner, and a fact that cannot be said in the language, are refused with the
-    reason.
+    the same number of tokens in the template, the same condition and another answer; a fact keeps its partner from
+    template to template where it can, and partners serve about equally often. With `halves` (from `pairs.halves`) a
+    partner is of the same half. A question without a partner, and a fact that cannot be said in the language, are
+    refused with the reason.
     """
     by_relation: dict[str, list[Fact]] = defaultdict(list)
     for fact in pack.facts(language):
@@ -75,6 +76,11 @@ def build_pairs(
         pairs=[outcome for outcome in outcomes if isinstance(outcome, Pair)],
         refused=[outcome for outcome in outcomes if isinstance(outcome, Refusal)],
     )
+
+
+def contrasts(fact: Fact, other: Fact) -> bool:
+    """True where the best answer of each is wrong for the other."""
+    return other.answers[0] not in fact.answers and fact.answers[0] not in other.answers
 
 
 def _unsaid(fact: str, language: str) -> Refusal:
@@ -115,7 +121,7 @@ class _Maker:
         self.tokenizer, self.template, self.facts, self.dealt = tokenizer, template, facts, dealt
         self.space = " " if language == "en" else ""
         self.rank = {fact.id: order.random() for fact in facts}
-        self.lengths = {fact.id: len(encode(tokenizer, template.fill(fact.subject))) for fact in facts}
+        self.lengths = {fact.id: len(encode(tokenizer, template.fill(fact.subject, fact.condition))) for fact in facts}
         self.answers = {fact.id: self._answer_ids(fact) for fact in facts}
 
     def ask(self, facts: Sequence[Fact]) -> Iterator[Pair | Refusal]:
@@ -124,9 +130,10 @@ class _Maker:
         return (dealt[fact.id] for fact in facts)
 
     def _question(self, fact: Fact) -> Pair | Refusal:
-        partners = [other for other in self.facts if self._contrasts(fact, other)]
+        partners = [other for other in self.facts if other.condition == fact.condition and contrasts(fact, other)]
         if not partners:
-            detail = f"every fact of the relation {fact.relation!r} has this answer"
+            under = f" under {fact.condition!r}" if fact.condition else ""
+            detail = f"every fact of the relation {fact.relation!r}{under} has this answer"
             return self._refuse(fact, "no partner with another answer", detail)
         equal = [other for other in partners if self.lengths[other.id] == self.lengths[fact.id]]
         if not equal:
@@ -172,8 +179,8 @@ class _Maker:
 
     def _pair(self, fact: Fact, partner: Fact) -> Pair:
         return Pair(
-            clean=self.template.fill(fact.subject),
-            corrupted=self.template.fill(partner.subject),
+            clean=self.template.fill(fact.subject, fact.condition),
+            corrupted=self.template.fill(partner.subject, partner.condition),
             correct=self.space + fact.answers[0],
             wrong=self.space + partner.answers[0],
             subject=fact.subject,
@@ -187,11 +194,8 @@ class _Maker:
             half=self.dealt.half(fact.id),
         )
 
-    def _contrasts(self, fact: Fact, other: Fact) -> bool:
-        return other.answers[0] not in fact.answers and fact.answers[0] not in other.answers
-
     def _answer_ids(self, fact: Fact) -> tuple[int, ...]:
-        prompt = self.template.fill(fact.subject)
+        prompt = self.template.fill(fact.subject, fact.condition)
         return encode(self.tokenizer, prompt + self.space + fact.answers[0])[self.lengths[fact.id] :]
 
     def _refuse(self, fact: Fact, reason: str, detail: str) -> Refusal:

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from patchlight.packs.spec import Language, Pack
+from patchlight.packs.problem import Language
+from patchlight.packs.spec import Pack
 from patchlight.pairs.align import encode
 from patchlight.records import Fact
 
@@ -32,10 +33,10 @@ def deal_halves(
 ) -> dict[str, str]:
     """The half of every fact of these relations (of all, where none is named): `discovery` or `confirmation`.
 
-    Facts that could be partners (one relation, questions of equal token count) are dealt evenly, their answers too;
+    Facts that could be partners (one relation and condition, questions of equal token count) are dealt evenly, their answers too;
     three or fewer stay together. The halves of each kind are as equal as that allows, discovery the larger.
     """
-    by_kind: dict[str, dict[tuple[str, int], list[Fact]]] = defaultdict(lambda: defaultdict(list))
+    by_kind: dict[str, dict[tuple[str, str, int], list[Fact]]] = defaultdict(lambda: defaultdict(list))
     for fact in pack.facts(language):
         if not relations or fact.relation in relations:
             question = pack.templates(fact.relation, language)[0].fill(fact.subject)

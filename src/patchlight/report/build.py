@@ -38,7 +38,7 @@ def build_report(contents: ReportContents, folder: Path) -> Path:
     with told_clearly(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, page in pages.items():
-            _write(folder / name, page)
+            write_whole(folder / name, page)
     return folder / FILES["en"]
 
 
@@ -46,7 +46,7 @@ def render(contents: ReportContents, language: str) -> str:
     """The report as one HTML page; the same contents give the same bytes."""
     texts = read_texts(language)
     style = files("patchlight.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
-    template = _environment().get_template("report.html.jinja")
+    template = environment().get_template("report.html.jinja")
     return template.render(
         contents=contents,
         t=texts,
@@ -133,7 +133,8 @@ def _helpers(texts: Texts) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What templates of this folder are rendered with."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("patchlight.report", "templates"),
         autoescape=True,
@@ -143,7 +144,7 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes beside the target and moves into place, so that a reader finds the old page or the new one, whole."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

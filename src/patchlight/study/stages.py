@@ -62,6 +62,7 @@ def texts_unit(study: Study, pack: Pack) -> Unit:
         "corpus": corpus.model_dump(mode="json"),
         "files": [_file_digest(file) if file.is_file() else _place_digest(file) for file in study.corpus_files],
         "pack": pack_digest(pack) if corpus.compose else None,
+        "relations": study.spec.pairs.relations if corpus.compose else (),
         "seed": study.spec.seed,
     }
     return Unit("texts", "training texts", inputs, work, TEXTS)
@@ -294,7 +295,8 @@ def _documents(study: Study, pack: Pack) -> list[Document]:
     if corpus is not None and corpus.compose:
         from patchlight.corpus.compose import compose
 
-        return compose(pack, documents=corpus.compose.documents, seed=seed_of(study, "compose"))
+        seed, relations = seed_of(study, "compose"), study.spec.pairs.relations
+        return compose(pack, documents=corpus.compose.documents, seed=seed, relations=relations)
     from patchlight.corpus.files import read_documents
 
     wanted, found = (corpus.mention.lower() if corpus else ""), []

@@ -1,0 +1,138 @@
+"""Rows of a table that people keep: CSV, or a spreadsheet with merged cells; every row with its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchlight.errors import InputError, Place
+
+_ODD_WIDTH = re.compile("[\uff66-\uff9f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The names of the columns, and the rows under them with their numbers (from 1) in the file."""
+
+    file: Path
+    names: tuple[str, ...]
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+
+    def column(self, asked: str) -> int:
+        """The column of that name, or of that letter. Raises InputError `pack-import-column` with those there are."""
+        wanted = tidy(asked)
+        if self.names.count(wanted) == 1:
+            return self.names.index(wanted)
+        letter = _column_of_letters(asked)
+        if wanted not in self.names and letter is not None and letter < len(self.names):
+            return letter
+        what = f"{'several columns are' if wanted in self.names else 'no column is'} called {asked!r}"
+        raise InputError("pack-import-column", what, where=Place(self.file), fix=self.listed())
+
+    def listed(self) -> str:
+        """What the columns are, for a person to choose from."""
+        return "the columns are: " + ", ".join(f"{_letters(n)} = {name!r}" for n, name in enumerate(self.names))
+
+
+def tidy(text: str) -> str:
+    """The text on one line, kana full-width, digits and letters half-width."""
+    return " ".join(_ODD_WIDTH.sub(lambda odd: unicodedata.normalize("NFKC", odd.group()), text).split())
+
+
+def read_table(file: Path, header: int, sheet: str | None = None) -> Table:
+    """The table of a .csv or .xlsx file whose columns are named in row `header`.
+
+    A merged cell's value counts for every row and column under it. Raises InputError where the file cannot be read.
+    """
+    lines = _sheet(file, sheet) if file.suffix.lower() == ".xlsx" else _csv(file)
+    numbered = [(number, tuple(tidy(cell) for cell in line)) for number, line in lines]
+    names = next((cells for number, cells in numbered if number == header), ())
+    if not any(names):
+        what, fix = f"row {header} holds no names of columns", "give the row that does with --header"
+        raise InputError("pack-import-header", what, where=Place(file, header), fix=fix)
+    width = len(names)
+    rows = [(n, (cells + ("",) * width)[:width]) for n, cells in numbered if n > header and any(cells)]
+    return Table(file, names, tuple(rows))
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file. Raises InputError `pack-import-file` with the line that is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as problem:
+        where = Place(file, problem.object[: problem.start].count(b"\n") + 1)
+        fix = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
+        raise InputError("pack-import-file", "this line is not UTF-8 text", where=where, fix=fix) from problem
+    except (OSError, ValueError) as problem:
+        raise unreadable(file, problem) from problem
+
+
+def unreadable(file: Path, problem: Exception) -> InputError:
+    """The error for a file that cannot be read, for the caller to raise."""
+    what = f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
+    return InputError("pack-import-file", what, where=Place(file), fix="check the path, or save the file again")
+
+
+def _csv(file: Path) -> Sequence[tuple[int, Sequence[str]]]:
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
+    lines: list[tuple[int, Sequence[str]]] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            lines.append((number, next(reader)))
+        except StopIteration:
+            return lines
+        except csv.Error as problem:
+            what = f"not a row of a CSV file: {problem}"
+            raise InputError("pack-import-file", what, where=Place(file, number), fix="check the quotes") from problem
+
+
+def _sheet(file: Path, sheet: str | None) -> Sequence[tuple[int, Sequence[str]]]:
+    import openpyxl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of forms and colours, which are not read
+            book = openpyxl.load_workbook(file, data_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, zipfile.BadZipFile) as problem:
+        raise unreadable(file, problem) from problem
+    if sheet is not None and sheet not in book.sheetnames:
+        what, fix = f"no sheet is called {sheet!r}", f"the sheets are: {', '.join(book.sheetnames)}"
+        raise InputError("pack-import-sheet", what, where=Place(file), fix=fix)
+    chosen = book[sheet] if sheet is not None else book.worksheets[0]
+    covered = {
+        (row, column): chosen.cell(area.min_row, area.min_col).value
+        for area in chosen.merged_cells.ranges
+        for row in range(area.min_row, area.max_row + 1)
+        for column in range(area.min_col, area.max_col + 1)
+    }
+    return [
+        (cells[0].row, [_words(covered, cell.row, cell.column, cell.value) for cell in cells]) for cells in chosen.rows
+    ]
+
+
+def _words(covered: Mapping[tuple[int, int], object], row: int, column: int, value: object) -> str:
+    value = covered.get((row, column), value)
+    whole = isinstance(value, float) and value.is_integer()
+    return "" if value is None else str(int(value)) if whole and isinstance(value, float) else str(value)
+
+
+def _column_of_letters(letters: str) -> int | None:
+    if not re.fullmatch("[A-Z]{1,2}", letters):
+        return None
+    number = 0
+    for letter in letters:
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number - 1
+
+
+def _letters(column: int) -> str:
+    first, second = divmod(column, 26)
+    return (chr(ord("A") + first - 1) if first else "") + chr(ord("A") + second)

@@ -1,0 +1,101 @@
+"""Corrupted twins that keep the subject: another condition, or another class of object asked for.
+
+Beside the subject swap of `build`, they tell what a model does with the rest of a question: with the condition under
+which a fact holds (`condition`), and with the relation that says what kind of thing is asked for (`object_class`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from patchlight.packs.problem import Language
+from patchlight.packs.spec import Pack, Template
+from patchlight.pairs.align import AlignmentRefused, align, refuse_leak
+from patchlight.pairs.build import Built, Refusal, contrasts
+from patchlight.records import Fact, Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Swap = Literal["condition", "object_class"]
+
+
+def build_twins(pack: Pack, tokenizer: PreTrainedTokenizerBase, swap: Swap, *, language: Language = "en") -> Built:
+    """Pairs whose corrupted prompt has the same subject, for every fact and template that allows one.
+
+    `condition`: the same question under another condition, where another answer is right. `object_class`: a question
+    of equal length that asks another relation of the subject, e.g. its language instead of its capital. Twins serve
+    about equally often. Questions without a twin are refused with the reason.
+    """
+    facts = pack.facts(language)
+    served: Counter[str] = Counter()
+    outcomes: list[Pair | Refusal] = []
+    for fact in facts:
+        for template in pack.templates(fact.relation, language):
+            twins = list(_twins(pack, facts, fact, template, swap, language))
+            twins.sort(key=lambda twin: served[_name(twin)])
+            outcome = _first_that_fits(tokenizer, fact, template, twins, swap)
+            if isinstance(outcome, Pair):
+                served[_name(outcome)] += 1
+            outcomes.append(outcome)
+    return Built(
+        pairs=[each for each in outcomes if isinstance(each, Pair)],
+        refused=[each for each in outcomes if isinstance(each, Refusal)],
+    )
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair.corrupted} {pair.wrong}"
+
+
+def _twins(
+    pack: Pack, facts: Sequence[Fact], fact: Fact, template: Template, swap: Swap, language: Language
+) -> Iterator[Pair]:
+    others = [other for other in facts if other.subject == fact.subject and contrasts(fact, other)]
+    for other in others:
+        if swap == "condition" and other.relation == fact.relation:
+            yield _pair(fact, other, template, template, language, (fact.condition, other.condition))
+        elif swap == "object_class" and other.relation != fact.relation and other.condition == fact.condition:
+            for asked in pack.templates(other.relation, language):
+                yield _pair(fact, other, template, asked, language, ("", ""))
+
+
+def _pair(
+    fact: Fact, other: Fact, template: Template, asked: Template, language: Language, differing: tuple[str, str]
+) -> Pair:
+    space = " " if language == "en" else ""
+    return Pair(
+        clean=template.fill(fact.subject, fact.condition),
+        corrupted=asked.fill(other.subject, other.condition),
+        correct=space + fact.answers[0],
+        wrong=space + other.answers[0],
+        subject=differing[0],
+        corrupted_subject=differing[1],
+        fact=fact.id,
+        kind=fact.kind,
+        relation=fact.relation,
+        template=template.id,
+        taught=fact.taught,
+        partner=other.id,
+    )
+
+
+def _first_that_fits(
+    tokenizer: PreTrainedTokenizerBase, fact: Fact, template: Template, twins: Sequence[Pair], swap: Swap
+) -> Pair | Refusal:
+    refusals: list[AlignmentRefused] = []
+    for twin in twins:
+        try:
+            refuse_leak(tokenizer, twin, align(tokenizer, twin))
+        except AlignmentRefused as refused:
+            refusals.append(refused)
+            continue
+        return twin
+    if not refusals:
+        detail = f"nothing else is asked of {fact.subject!r} with another answer"
+        return Refusal(fact.id, template.id, f"no twin by {swap.replace('_', ' ')}", detail)
+    reason, _ = Counter(refused.reason for refused in refusals).most_common(1)[0]
+    what = next(refused.what for refused in refusals if refused.reason == reason)
+    return Refusal(fact.id, template.id, reason, what)
