@@ -49,7 +49,9 @@ def receivers_of(model: Model, given: Named | Sequence[Named | Sequence[Named]])
     return _not_empty(sets, "receivers")
 
 
-def positions(sites: Sequence[Site], alignments: Sequence[Alignment], length: int) -> Bool[Tensor, "site pair position"]:
+def positions(
+    sites: Sequence[Site], alignments: Sequence[Alignment], length: int
+) -> Bool[Tensor, "site pair position"]:
     """Which of a run's `length` positions each site stands for; those behind a prompt never are."""
     at = torch.zeros(len(sites), len(alignments), length, dtype=torch.bool)
     for row, site in enumerate(sites):

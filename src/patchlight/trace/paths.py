@@ -173,7 +173,9 @@ class _PathWork(Work):
                 continue
             change = changes(self.model, recipient, donor, senders, sent[chosen])
             sets = [ends.reads(senders[0], ends.receivers[index]) for index in reached]
-            patched = self._replayed(recipient, change, sets, _rows(ends, sets, reached, read, sent[chosen]), donor, advance)
+            patched = self._replayed(
+                recipient, change, sets, _rows(ends, sets, reached, read, sent[chosen]), donor, advance
+            )
             result[:, torch.tensor(chosen)[:, None], torch.tensor(reached)] = patched.permute(2, 1, 0, 3, 4)
         return result.flatten(0, 2)
 
@@ -221,8 +223,12 @@ def _readings(
     model: Model, recipient: Run, change: Float[Tensor, "sender pair position width"], sets: Sequence[Sequence[Site]]
 ) -> Run:
     """What the receivers make of each change, as a donor's run: prompt `sender * pairs + pair`."""
-    sites: dict[str, list[Tensor]] = {name: [change.new_empty(0)] * model.n_layers for name in ("q", "k", "v", "mlp_out")}
-    for layer, component in sorted({(site.layer, site.component) for each in sets for site in each if site.layer is not None}):
+    sites: dict[str, list[Tensor]] = {
+        name: [change.new_empty(0)] * model.n_layers for name in ("q", "k", "v", "mlp_out")
+    }
+    for layer, component in sorted(
+        {(site.layer, site.component) for each in sets for site in each if site.layer is not None}
+    ):
         assert isinstance(layer, int)
         if component == "mlp_out":
             sites[component][layer] = mlp_reading(model, recipient, layer, change)
