@@ -33,8 +33,7 @@ class Handmade:
     ) -> None:
         self.words = {word: number for number, word in enumerate(words)}
         self.index = {name: number for number, name in enumerate((*dimensions, "one"))}
-        self.head_dim = len(self.index)
-        width = heads * (1 + self.head_dim // heads)  # room for the balance, and divisible
+        width = heads * (1 + len(self.index) // heads)  # room for the balance, and divisible
         config = transformers.GPT2Config(
             vocab_size=len(words),
             n_layer=layers,
