@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from patchlight.trace.corruptions import Corruption
     from patchlight.trace.effects import Effects
     from patchlight.trace.identities import prove
+    from patchlight.trace.mediation import DirectIndirect, effects
     from patchlight.trace.patch import SetEffects, patch
+    from patchlight.trace.paths import PathEffects, paths
+    from patchlight.trace.repair import SelfRepair, backups, self_repair
     from patchlight.trace.screening import screen_sites
     from patchlight.trace.sites import read_site
     from patchlight.trace.sweep import sweep, sweeps
@@ -36,16 +39,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Corruption",
+    "DirectIndirect",
     "Effects",
     "Model",
     "Pair",
     "PatchlightError",
+    "PathEffects",
+    "SelfRepair",
     "SetEffects",
     "Site",
     "TokenPair",
     "align",
+    "backups",
+    "effects",
     "load_model",
     "patch",
+    "paths",
     "prove",
     "random_init",
     "read_site",
@@ -53,22 +62,29 @@ __all__ = [
     "save_model",
     "screen",
     "screen_sites",
+    "self_repair",
     "sweep",
     "sweeps",
 ]
 
 _HOMES = {
     "Corruption": "trace.corruptions",
+    "DirectIndirect": "trace.mediation",
     "Effects": "trace.effects",
     "Model": "model.anatomy",
     "Pair": "records",
     "PatchlightError": "errors",
+    "PathEffects": "trace.paths",
+    "SelfRepair": "trace.repair",
     "SetEffects": "trace.patch",
     "Site": "records",
     "TokenPair": "records",
     "align": "pairs.align",
+    "backups": "trace.repair",
+    "effects": "trace.mediation",
     "load_model": "model.load",
     "patch": "trace.patch",
+    "paths": "trace.paths",
     "prove": "trace.identities",
     "random_init": "model.load",
     "read_site": "trace.sites",
@@ -76,6 +92,7 @@ _HOMES = {
     "save_model": "model.load",
     "screen": "pairs.screen",
     "screen_sites": "trace.screening",
+    "self_repair": "trace.repair",
     "sweep": "trace.sweep",
     "sweeps": "trace.sweep",
 }

@@ -15,7 +15,6 @@ from patchlight.trace.paths import paths
 from patchlight.trace.repair import backups, self_repair
 from patchlight.trace.sweep import sweep
 
-
 made = cache(lambda name: CIRCUITS[name]())
 
 

@@ -118,7 +118,18 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
     matrices = (matrix(),) if name == "definitional" else ()
     narrowing = c.Narrowing(screened(), 3) if name == "definitional" else None
     metrics = (replace(matrix(), cells=matrix().cells[:2]),) if name == "definitional" else ()
-    return c.KindResult(name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, metrics)
+    direct = split() if name == "definitional" else None
+    return c.KindResult(
+        name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, metrics, direct
+    )
+
+
+def split() -> c.DirectEffects:
+    """Two places: one that later parts pass on, and one that speaks to the answer, against which others work."""
+    estimate = np.array([[0.6, 0.0, 0.58, 0.02], [0.3, 0.5, -0.2, 0.0]])
+    parts = IntervalMap(estimate, estimate - 0.1, estimate + 0.1, np.full((2, 4), 5))
+    sites = (Site("mlp_out", 1, None, "subject_last"), Site("attn_out", 3, None, "last"))
+    return c.DirectEffects(sites, parts, 5, 9, 3e-7)
 
 
 def screened() -> Screening:

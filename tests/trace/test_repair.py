@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchlight.trace.mediation import effects
-from patchlight.trace.repair import backups, self_repair
+from patchlight.trace.repair import self_repair
 
 CLEAN, CORRUPTED = [3, 14, 15, 9, 6], [3, 34, 15, 8, 6]
 SITES = ["blocks.0.head_out.2", "blocks.1.mlp_out@1", "blocks.1.resid_pre", "blocks.0.resid_post"]

@@ -84,7 +84,11 @@ def contents_of(
 
 
 def _unknown(study: Study) -> tuple[str, ...]:
-    measured = {"corruptions": bool(study.spec.sweep.corruptions), "random-init": "random-init" in study.spec.controls}
+    measured = {
+        "corruptions": bool(study.spec.sweep.corruptions),
+        "direct-and-indirect": study.spec.sweep.direct,
+        "random-init": "random-init" in study.spec.controls,
+    }
     return tuple(code for code in NOT_MEASURED if not measured.get(code))
 
 
@@ -173,6 +177,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         verdict=refused(result, kind, len(set(view.facts))) or view.verdict(asked),
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
+        direct=result.directs.get(kind),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from patchlight.records import Pair
-from patchlight.report.contents import Narrowing
+from patchlight.report.contents import DirectEffects, Narrowing
 from patchlight.store.results import Artifact
 from patchlight.verify.agreement import Robustness
 
@@ -110,3 +110,4 @@ class CheckpointResults:
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)  # by kind, where it was asked for
     narrowings: Mapping[str, Narrowing] = field(default_factory=dict)  # by kind, where it was asked for
     nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not
+    directs: Mapping[str, DirectEffects] = field(default_factory=dict)  # by kind, where it was asked for

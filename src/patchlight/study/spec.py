@@ -164,6 +164,10 @@ class Sweep(Section):
     screening: Screening | None = Field(
         default=None, description="Narrow the sites of more components on the discovery facts, in the first direction."
     )
+    direct: bool = Field(
+        default=False,
+        description="Say how much of the strongest places' effect goes straight to the answer, and how much by others.",
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(
         default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."

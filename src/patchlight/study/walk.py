@@ -13,7 +13,7 @@ from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
 from patchlight.records import MODEL_NULLS
-from patchlight.report.contents import Narrowing, ReportContents
+from patchlight.report.contents import DirectEffects, Narrowing, ReportContents
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
 from patchlight.store.ledger import Ledger
@@ -160,6 +160,7 @@ def _checkpoint_results(
         _robustness(here, checkpoint, questions),
         narrowings,
         applying(checkpoint, models),
+        _directs(here, checkpoint, questions, sweeps),
     )
 
 
@@ -177,6 +178,16 @@ def _robustness(
     return robustness_of(
         here.study, [(choice, artifacts[unit.hash]) for choice, unit in units if unit.hash in artifacts]
     )
+
+
+def _directs(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question], sweeps: Sequence[SweepResult]
+) -> Mapping[str, DirectEffects]:
+    from patchlight.study.paths import directs_of, paths_units
+
+    units = paths_units(here.study, checkpoint, questions, sweeps)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return directs_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:

@@ -7,8 +7,8 @@ in parallel blocks attention and MLP read at once, so that no path leads from a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ def _run_block(
     """One call of the stock block for rows of whole prompts, until something in it has had enough."""
     recorded, rows, length = recipient.arguments[layer], len(stream), recipient.length
     with ExitStack() as stack:
-        stack.enter_context(_until_enough())
+        stack.enter_context(suppress(Enough))
         if model.family.interface:
             stack.enter_context(attention(model, attend))
             arguments = at_positions(recorded, length, torch.arange(length).repeat(rows))
@@ -179,14 +179,6 @@ def _run_block(
         else:
             arguments = suffix_arguments(model, recorded, length, slice(0, length), rows)
             model.layers[layer](stream, **arguments, **{ARGUMENT: Past(see, model.n_kv_heads)})
-
-
-@contextmanager
-def _until_enough() -> Iterator[None]:
-    try:
-        yield
-    except Enough:
-        pass
 
 
 @torch.inference_mode()
@@ -206,4 +198,5 @@ def held_norm(
     unit = norm(change / size.clamp_min(torch.finfo(size.dtype).tiny) * LARGE) - bias
     normed, without_epsilon = norm(stream) - bias, norm(stream / own * LARGE) - bias
     ratio = normed.norm(dim=-1, keepdim=True) / without_epsilon.norm(dim=-1, keepdim=True)
-    return normed + bias + unit * size * ratio / own
+    held: Tensor = normed + bias + unit * size * ratio / own
+    return held

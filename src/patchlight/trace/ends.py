@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -13,11 +14,11 @@ from patchlight.pairs.align import Alignment
 from patchlight.records import Site
 from patchlight.trace.cells import require_known
 from patchlight.trace.direct import READERS, WRITERS
-from patchlight.trace.rows import HEADED, UNLAYERED
+from patchlight.trace.rows import ALL, COMPONENTS, HEADED, UNLAYERED, Rows
 from patchlight.trace.sites import check_component, check_site, n_units, read_site, resolve
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Int
     from torch import Tensor
 
     from patchlight.model.anatomy import Model
@@ -45,7 +46,7 @@ def receivers_of(model: Model, given: Named | Sequence[Named | Sequence[Named]])
         if isinstance(each, str | Site):
             sets += [(site,) for site in _expanded(model, each, READERS)]
         else:
-            sets.append(tuple(site for one in each for site in _expanded(model, one, READERS)))
+            sets.append(_not_empty([site for one in each for site in _expanded(model, one, READERS)], "receivers"))
     return _not_empty(sets, "receivers")
 
 
@@ -60,6 +61,25 @@ def positions(
             every = range(len(alignment.clean_ids)) if found is None else np.atleast_1d(np.array(found)).tolist()
             at[row, pair, list(every)] = True
     return at
+
+
+def replacing(
+    site: Site, row: Int[Tensor, "patch"], position: Int[Tensor, "patch"], given: Int[Tensor, "patch"]
+) -> Int[Tensor, "6 _"]:
+    """A site's columns for `Rows`, the donor's prompts behind them: each of its heads in these rows and positions."""
+    units = [ALL] if site.unit is None else np.atleast_1d(np.array(site.unit)).tolist()
+    layer = site.layer if isinstance(site.layer, int) else 0
+    columns = []
+    for unit in units:
+        place = [torch.full_like(row, each) for each in (COMPONENTS.index(site.component), layer, unit)]
+        columns.append(torch.stack([row, *place, position, given]))
+    return torch.cat(columns, dim=1)
+
+
+def rows_of(pair: Int[Tensor, "row"], columns: Sequence[Int[Tensor, "6 _"]]) -> Rows:
+    """Rows of these pairs with all their replacements."""
+    patches = torch.cat([torch.zeros(6, 0, dtype=torch.long), *columns], dim=1)
+    return replace(Rows.at(pair, patches[:5]), given=patches[5])
 
 
 def _each(given: Named | Sequence[Named | Sequence[Named]]) -> Sequence[Named | Sequence[Named]]:

@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from patchlight.errors import InputError
 from patchlight.pairs.align import Alignment
 from patchlight.records import Pair, Site, TokenPair
 from patchlight.trace import metrics as shares
 from patchlight.trace.corruptions import TOKEN
 from patchlight.trace.direct import changes, first_reader, held_norm, reading, written_by_heads
-from patchlight.trace.ends import Named, positions, senders_of
+from patchlight.trace.ends import Named, positions, replacing, rows_of, senders_of
 from patchlight.trace.engine import replay
-from patchlight.trace.rows import ALL, COMPONENTS, Rows
+from patchlight.trace.rows import Rows
 from patchlight.trace.sweep import MEMORY, Settings, Work, measured, work_on
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class DirectIndirect:
         return effect
 
     def share(self, name: str) -> Float[np.ndarray, "pair site"]:
-        """An effect as share of the gap, 1 where all of it came back (denoise) or was lost (noise); NaN under the floor."""
+        """An effect as share of the gap, 1 where all came back (denoise) or was lost (noise); NaN under the floor."""
         gap = np.where(self.clean - self.corrupted >= shares.FLOORS[self.metric], self.clean - self.corrupted, np.nan)
         sign = 1 if self.direction == "denoise" else -1
         share: np.ndarray = sign * self.effect(name) / gap[:, None]
@@ -132,7 +131,16 @@ def effects(
     runs = np.full((2, len(pairs)), np.nan)
     for batch, found in measured(work, on_progress):
         values[batch], runs[:, batch] = found.values[metric], (found.clean[metric], found.corrupted[metric])
-    return DirectIndirect(*np.moveaxis(values, 2, 0), runs[0], runs[1], cells.sites, tuple(pairs), direction, metric)
+    measurements = {name: values[:, :, number] for number, name in enumerate(RUNS)}
+    return DirectIndirect(
+        **measurements,
+        clean=runs[0],
+        corrupted=runs[1],
+        sites=cells.sites,
+        pairs=tuple(pairs),
+        direction=direction,
+        metric=metric,
+    )
 
 
 @dataclass(frozen=True)
@@ -219,19 +227,11 @@ def _rows(model: Model, sites: Sequence[Site], at: Bool[Tensor, "site pair posit
     columns, (_, pairs, length) = [], at.shape
     for number, site in enumerate(sites):
         pair, position = at[number].nonzero().T
-        units = (ALL,) if site.unit is None else np.atleast_1d(np.array(site.unit)).tolist()
-        columns += [_patches(site, unit, number * pairs + pair, position, pair + pairs) for unit in units]
+        columns.append(replacing(site, number * pairs + pair, position, pair + pairs))
         if put_back:
             pair, position = torch.ones(pairs, length).nonzero().T
-            for later in _behind(model, site):
-                columns.append(_patches(later, ALL, number * pairs + pair, position, pair))
-    patches = torch.cat(columns, dim=1)
-    return replace(Rows.at(torch.arange(pairs).repeat(len(sites)), patches[:5]), given=patches[5])
-
-
-def _patches(site: Site, unit: int, row: Tensor, position: Tensor, given: Tensor) -> Tensor:
-    place = [torch.full_like(row, each) for each in (COMPONENTS.index(site.component), site.layer or 0, unit)]
-    return torch.stack([row, *place, position, given])
+            columns += [replacing(each, number * pairs + pair, position, pair) for each in _behind(model, site)]
+    return rows_of(torch.arange(pairs).repeat(len(sites)), columns)
 
 
 def _behind(model: Model, site: Site) -> list[Site]:

@@ -29,9 +29,9 @@ from patchlight.trace import metrics as shares
 from patchlight.trace.cells import require_known
 from patchlight.trace.corruptions import TOKEN
 from patchlight.trace.direct import changes, first_reader, heads_reading, held_norm, mlp_reading, reading
-from patchlight.trace.ends import Named, positions, receivers_of, senders_of
+from patchlight.trace.ends import Named, positions, receivers_of, replacing, rows_of, senders_of
 from patchlight.trace.engine import replay
-from patchlight.trace.rows import ALL, COMPONENTS, Rows
+from patchlight.trace.rows import Rows
 from patchlight.trace.sweep import FORWARD, MEMORY, Settings, Work, measured, work_on
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ NORMS = ("live", "held")
 
 @dataclass(frozen=True)
 class PathEffects:
-    """The metric after patching each path: `values[pair, sender, receiver]`; NaN where no path leads from one to another.
+    """The metric after patching each path: `values[pair, sender, receiver]`; NaN where no path leads there.
 
     `clean` and `corrupted` are the metric without a patch, per pair.
     """
@@ -173,11 +173,11 @@ class _PathWork(Work):
                 continue
             change = changes(self.model, recipient, donor, senders, sent[chosen])
             sets = [ends.reads(senders[0], ends.receivers[index]) for index in reached]
-            patched = self._replayed(
-                recipient, change, sets, _rows(ends, sets, reached, read, sent[chosen]), donor, advance
-            )
+            asked = _rows(ends, sets, reached, read, sent[chosen])
+            patched = self._replayed(recipient, change, sets, asked, donor, advance)
             result[:, torch.tensor(chosen)[:, None], torch.tensor(reached)] = patched.permute(2, 1, 0, 3, 4)
-        return result.flatten(0, 2)
+        flat: Tensor = result.flatten(0, 2)
+        return flat
 
     def _replayed(
         self,
@@ -255,9 +255,5 @@ def _rows(
             sender, pair, position = (sent & at).nonzero().T
             given = sender * sent.shape[1] + pair
             row = number * sent.shape[0] * sent.shape[1] + given
-            for unit in (ALL,) if site.unit is None else np.atleast_1d(np.array(site.unit)).tolist():
-                place = [torch.full_like(row, each) for each in (COMPONENTS.index(site.component), site.layer, unit)]
-                columns.append(torch.stack([row, *place, position, given]))
-    pair = torch.arange(sent.shape[1]).repeat(len(sets) * sent.shape[0])
-    patches = torch.cat(columns, dim=1) if columns else torch.zeros(6, 0, dtype=torch.long)
-    return replace(Rows.at(pair, patches[:5]), given=patches[5])
+            columns.append(replacing(site, row, position, given))
+    return rows_of(torch.arange(sent.shape[1]).repeat(len(sets) * sent.shape[0]), columns)

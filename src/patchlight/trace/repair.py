@@ -64,7 +64,8 @@ class SelfRepair:
     @property
     def repaired(self) -> Float[np.ndarray, "pair site"]:
         """What came back: the effect measured minus the one predicted."""
-        return self.measured - self.predicted
+        repaired: np.ndarray = self.measured - self.predicted
+        return repaired
 
     @property
     def norm(self) -> Float[np.ndarray, "pair site"]:
@@ -175,7 +176,7 @@ class _RepairWork(Work):
             return capture(self.model, recipient.ids, self.cells.components, read=recipient.read)
 
     def _said(self, site: Site, recipient: Run, other: Run) -> Float[Tensor, "component pair step width"]:
-        """By how much each component's contribution to what is read differs in the other run; 0 in front of the site."""
+        """How each component's contribution to what is read differs in the other run; 0 in front of the site."""
         shape = (len(recipient.ids), recipient.read, self.model.width)
         at = torch.zeros(len(recipient.ids), recipient.length, dtype=torch.bool)
         at[:, -recipient.read :] = True

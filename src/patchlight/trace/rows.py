@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,7 @@ class Rows:
         new = torch.full((len(self.pair),), -1)
         new[rows] = torch.arange(len(rows))
         kept = new[self.row] >= 0
-        return Rows(self.pair[rows], new[self.row[kept]], *self._columns(kept))
+        return replace(self._of(kept), pair=self.pair[rows], row=new[self.row[kept]])
 
     def working(self, differs: Bool[Tensor, "pair position"], n_layers: int, read: int = 1) -> Rows:
         """The rows without the patches that cannot change the metric, decided from token ids.
@@ -102,12 +102,12 @@ class Rows:
         works &= differs[pair, self.position] | (self.layer > 0) | ~among(self.component, ("resid_pre", "q", "k", "v"))
         late = (self.layer == n_layers) | ((self.layer == n_layers - 1) & among(self.component, OWN_POSITION))
         works &= ~late | (self.position >= length - read)
-        return Rows(self.pair, self.row[works], *self._columns(works))
+        return self._of(works)
 
-    def _columns(self, kept: Bool[Tensor, "patch"]) -> tuple[Tensor | None, ...]:
-        """What stands behind the row, of some of the patches."""
-        columns = (self.component, self.layer, self.unit, self.position, self.given)
-        return tuple(None if column is None else column[kept] for column in columns)
+    def _of(self, kept: Bool[Tensor, "patch"]) -> Rows:
+        """The same rows with some of the patches."""
+        names = ("row", "component", "layer", "unit", "position", *(["given"] if self.given is not None else []))
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
     @property
     def live(self) -> Int[Tensor, "some"]:

@@ -173,5 +173,5 @@ def _circuit(
 
 
 def _pair(name: str, fact: int) -> Pair:
-    prompts = (f"{START} a{fact}_{state} b{fact}_{state} {THEN}" for state in ("on", "off"))
-    return Pair(*prompts, correct=f" right{fact}", wrong=f" wrong{fact}", fact=f"{name}-{fact}", kind="planted")
+    clean, corrupted = (f"{START} a{fact}_{state} b{fact}_{state} {THEN}" for state in ("on", "off"))
+    return Pair(clean, corrupted, correct=f" right{fact}", wrong=f" wrong{fact}", fact=f"{name}-{fact}", kind="planted")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 from patchlight.model.anatomy import Model
 from patchlight.model.planted.handmade import SHARP, Handmade
@@ -90,8 +90,8 @@ def histogram() -> Program:
     for count in range(1, longest):
         between = (1 / (1 + count) + 1 / (2 + count)) / 2
         _step(made, {"share": 1, "one": -between}, {f"out_{count}": 1, f"out_{count + 1}": -1})
-    for number, count in enumerate(counts):
-        made.answer(count, {f"out_{count}": 1, "one": float(number == longest - 1)})
+    for word in counts:
+        made.answer(word, {f"out_{word}": 1, "one": float(word == counts[-1])})
 
     def run(prompt: Sequence[str]) -> Logits:
         return {str(prompt.count(prompt[-1])): 1.0}
@@ -132,7 +132,7 @@ def induction() -> Program:
     made.head(1, 0, [*same, ({"one": SHARP / 2}, {"is_start": 1})], _letters("is", "out"))
 
     def run(prompt: Sequence[str]) -> Logits:
-        followed = [after for before, after in zip(prompt, prompt[1:], strict=False) if before == prompt[-1]]
+        followed = [after for before, after in pairwise(prompt) if before == prompt[-1]]
         return {letter: count / len(followed) for letter, count in Counter(followed).items()}
 
     places = {HEAD: "notes the letter before each", SECOND: "finds where this letter was before, moves what is there"}
