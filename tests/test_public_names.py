@@ -12,7 +12,8 @@ def test_the_public_names_are_exactly_these() -> None:
     assert patchlight.__all__ == [
         "Corruption", "DirectIndirect", "Effects", "Model", "Pair", "PatchlightError", "PathEffects", "SelfRepair",
         "SetEffects", "Site", "TokenPair", "align", "backups", "effects", "load_model", "patch", "paths", "prove",
-        "random_init", "read_site", "robustness", "save_model", "screen", "screen_sites", "self_repair", "sweep", "sweeps",
+        "random_init", "read_site", "robustness", "save_model", "screen", "screen_sites", "self_repair", "sweep",
+        "sweeps",
     ]  # fmt: skip
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from patchlight.judge.evidence import Candidate
-from patchlight.judge.statistics import cluster_bootstrap
+from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.judge.verdict import Reason, Verdict
 from patchlight.pairs.align import ROLES as EVERY_ROLE
 from patchlight.records import Interval, Site

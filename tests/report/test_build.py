@@ -392,7 +392,7 @@ def test_a_folder_below_a_file_is_refused_with_a_code(contents, tmp_path):
 
 def test_the_parts_of_an_effect_are_said_drawn_and_given_as_a_file(contents, english):
     said = " ".join(english.words.split())
-    assert "measured on 5 facts held out (9 question pairs)" in said
+    assert "measured on those held out (5 facts, 9 question pairs)" in said
     assert (
         "Feed-forward (MLP) output, layer 1, subject end: brings back 60%; 0% goes straight to the answer, 58%" in said
     )
