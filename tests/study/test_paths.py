@@ -37,7 +37,7 @@ def asked(study: Path, stored: Callable[[Unit], Artifact]):
         values[row, 0, question.roles.index("subject_last")] += 0.3 * gap
     marked = np.zeros(values.shape, dtype=bool)
     marked[:, 2] = True  # by construction: never chosen
-    return read, checkpoint, questions, (SweepResult("mlp_out", "denoise", False, values, marked),)
+    return read, checkpoint, questions, (SweepResult("mlp_out", "denoise", "", values, marked),)
 
 
 def test_the_strongest_places_of_the_discovery_facts_are_split_over_those_held_out(asked, stored) -> None:
