@@ -52,13 +52,12 @@ def replay(
     on_pass: Callable[[int], None] | None = None,
     normed: bool = True,
 ) -> Float[Tensor, "row step width"]:
-    """The normed stream at the recipient's read positions after the replacements of each row, taken from `donor`.
+    """The stream, `normed` or not, at the recipient's read positions after each row's replacements from `donor`.
 
     `memory` in bytes bounds the state of one pass; rows are cut into passes in their order. `differs` says which
     tokens give donor and recipient different activations (by default, those whose ids differ); what they cannot
-    reach is not run. `on_pass` gets the number of rows that each pass has done. Without `normed` the stream in front
-    of the final norm comes out. Raises GateFailed where a patch was not applied, InputError for a recipient that took
-    over the beginning of another run.
+    reach is not run. `on_pass` gets the number of rows that each pass has done. Raises GateFailed where a patch was
+    not applied, InputError for a recipient that took over the beginning of another run.
     """
     if recipient.start:
         what = f"the recipient's run was captured from position {recipient.start} on"
@@ -75,8 +74,7 @@ def replay(
     with faster(model, products) as projections, _ways_in(model, working):
         passes = [partial(_passed, model, recipient, donor, working.take(part), projections) for part in parts]
         for place, stream in abreast(passes, count):
-            final = model.normed(stream).to(result.device) if normed else stream
-            result[parts[place].to(result.device)] = final
+            result[parts[place].to(result.device)] = (model.normed(stream) if normed else stream).to(result.device)
             if on_pass:
                 on_pass(len(parts[place]))
     return result
@@ -223,8 +221,7 @@ class _Pass:
             if len(chosen):
                 row, position = self.patches.mark(chosen)
                 at = self.rows.pair[row], position
-                given = self.donor.sites[name][self.layer][self.rows.source[chosen], position]
-                change = given - self.recipient.sites[name][self.layer][at]
+                change = self.patches.given(name, self.layer, chosen) - self.recipient.sites[name][self.layer][at]
                 after = self.recipient.sites["resid_pre"][self.layer + 1][at]
                 rows.append(row)
                 vectors.append(after + self.model.residual_scale * change)
