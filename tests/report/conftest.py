@@ -120,7 +120,7 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
     metrics = (replace(matrix(), cells=matrix().cells[:2]),) if name == "definitional" else ()
     direct = split() if name == "definitional" else None
     return c.KindResult(
-        name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, metrics, direct
+        name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, metrics, direct=direct
     )
 
 
