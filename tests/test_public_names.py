@@ -10,9 +10,10 @@ import patchlight
 
 def test_the_public_names_are_exactly_these() -> None:
     assert patchlight.__all__ == [
-        "AcrossEffects", "Corruption", "Effects", "Model", "Pair", "PatchlightError", "SetEffects", "Site", "TokenPair",
-        "WeightEffects", "align", "load_model", "patch", "patch_across", "patch_weights", "prove", "random_init",
-        "read_site", "robustness", "save_model", "screen", "screen_sites", "sweep", "sweeps",
+        "AcrossEffects", "Corruption", "DirectIndirect", "Effects", "Model", "Pair", "PatchlightError", "PathEffects",
+        "SelfRepair", "SetEffects", "Site", "TokenPair", "WeightEffects", "align", "backups", "effects", "load_model",
+        "patch", "patch_across", "patch_weights", "paths", "prove", "random_init", "read_site", "robustness",
+        "save_model", "screen", "screen_sites", "self_repair", "sweep", "sweeps",
     ]  # fmt: skip
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
 

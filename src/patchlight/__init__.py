@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from patchlight.trace.corruptions import Corruption
     from patchlight.trace.effects import Effects
     from patchlight.trace.identities import prove
+    from patchlight.trace.mediation import DirectIndirect, effects
     from patchlight.trace.patch import SetEffects, patch
+    from patchlight.trace.paths import PathEffects, paths
+    from patchlight.trace.repair import SelfRepair, backups, self_repair
     from patchlight.trace.screening import screen_sites
     from patchlight.trace.sites import read_site
     from patchlight.trace.sweep import sweep, sweeps
@@ -39,19 +42,25 @@ if TYPE_CHECKING:
 __all__ = [
     "AcrossEffects",
     "Corruption",
+    "DirectIndirect",
     "Effects",
     "Model",
     "Pair",
     "PatchlightError",
+    "PathEffects",
+    "SelfRepair",
     "SetEffects",
     "Site",
     "TokenPair",
     "WeightEffects",
     "align",
+    "backups",
+    "effects",
     "load_model",
     "patch",
     "patch_across",
     "patch_weights",
+    "paths",
     "prove",
     "random_init",
     "read_site",
@@ -59,6 +68,7 @@ __all__ = [
     "save_model",
     "screen",
     "screen_sites",
+    "self_repair",
     "sweep",
     "sweeps",
 ]
@@ -66,19 +76,25 @@ __all__ = [
 _HOMES = {
     "AcrossEffects": "trace.across",
     "Corruption": "trace.corruptions",
+    "DirectIndirect": "trace.mediation",
     "Effects": "trace.effects",
     "Model": "model.anatomy",
     "Pair": "records",
     "PatchlightError": "errors",
+    "PathEffects": "trace.paths",
+    "SelfRepair": "trace.repair",
     "SetEffects": "trace.patch",
     "Site": "records",
     "TokenPair": "records",
     "WeightEffects": "trace.weights",
     "align": "pairs.align",
+    "backups": "trace.repair",
+    "effects": "trace.mediation",
     "load_model": "model.load",
     "patch": "trace.patch",
     "patch_across": "trace.across",
     "patch_weights": "trace.weights",
+    "paths": "trace.paths",
     "prove": "trace.identities",
     "random_init": "model.load",
     "read_site": "trace.sites",
@@ -86,6 +102,7 @@ _HOMES = {
     "save_model": "model.load",
     "screen": "pairs.screen",
     "screen_sites": "trace.screening",
+    "self_repair": "trace.repair",
     "sweep": "trace.sweep",
     "sweeps": "trace.sweep",
 }

@@ -8,7 +8,7 @@ import pytest
 
 from patchlight.judge.evidence import Candidate
 from patchlight.judge.published import ModuleEvidence, weigh
-from patchlight.judge.statistics import cluster_bootstrap
+from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.judge.verdict import Reason, Verdict
 from patchlight.pairs.align import ROLES as EVERY_ROLE
 from patchlight.records import Interval, Site
@@ -121,8 +121,21 @@ def kind(name: str, verdict: Verdict, seed: int, strength: float) -> c.KindResul
     narrowing = c.Narrowing(screened(), 3) if name == "definitional" else None
     metrics = (replace(matrix(), cells=matrix().cells[:2]),) if name == "definitional" else ()
     across = exchanged() if name == "definitional" else ()
+    direct = split() if name == "definitional" else None
     return c.KindResult(
-        name, 2 * FACTS, FACTS, 3.2, -2.8, maps, (first,), verdict, matrices, narrowing, across=across, metrics=metrics
+        name,
+        2 * FACTS,
+        FACTS,
+        3.2,
+        -2.8,
+        maps,
+        (first,),
+        verdict,
+        matrices,
+        narrowing,
+        across=across,
+        metrics=metrics,
+        direct=direct,
     )
 
 
@@ -142,6 +155,14 @@ def exchanged() -> tuple[c.Transfer, ...]:
     activations = c.Transfer("mlp_out", "noise", role, effect, None, np.zeros_like(whole), FACTS, FACTS, 0)
     nothing = c.Transfer("mlp_out", "denoise", role, None, None, np.zeros_like(whole), 0, 0, 36)
     return activations, weights, nothing
+
+
+def split() -> c.DirectEffects:
+    """Two places: one that later parts pass on, and one that speaks to the answer, against which others work."""
+    estimate = np.array([[0.6, 0.0, 0.58, 0.02], [0.3, 0.5, -0.2, 0.0]])
+    parts = IntervalMap(estimate, estimate - 0.1, estimate + 0.1, np.full((2, 4), 5))
+    sites = (Site("mlp_out", 1, None, "subject_last"), Site("attn_out", 3, None, "last"))
+    return c.DirectEffects(sites, parts, 5, 9, 3e-7)
 
 
 def screened() -> Screening:

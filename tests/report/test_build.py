@@ -388,3 +388,29 @@ def test_a_folder_below_a_file_is_refused_with_a_code(contents, tmp_path):
     with pytest.raises(EnvironmentProblem) as refused:
         build_report(contents, tmp_path / "file" / "out")
     assert refused.value.code == "store-not-writable"
+
+
+def test_the_parts_of_an_effect_are_said_drawn_and_given_as_a_file(contents, english):
+    said = " ".join(english.words.split())
+    assert "measured on those held out (5 facts, 9 question pairs)" in said
+    assert (
+        "Feed-forward (MLP) output, layer 1, subject end: brings back 60%; 0% goes straight to the answer, 58%" in said
+    )
+    section = re.search(r'<section id="paths".*?</section>', render(contents, "en"), re.DOTALL)[0]
+    # What works against a place is drawn to the left of nought, what is missing up to 100 % as an outline.
+    assert "attention output, layer 3, last word: through later parts −20.0%" in section.lower()
+    assert "not brought back 70.0%" in section
+    rows = csv_of(english, "direct-configuration-i-definitional.csv")
+    assert [(row["place"], row["part"], row["estimate"]) for row in rows][4:6] == [
+        ("blocks.3.attn_out@last", "total", "0.3"),
+        ("blocks.3.attn_out@last", "direct", "0.5"),
+    ]
+
+
+def test_a_study_that_split_no_effect_says_so(contents):
+    points = tuple(
+        dataclasses.replace(point, kinds=tuple(dataclasses.replace(result, direct=None) for result in point.kinds))
+        for point in contents.checkpoints
+    )
+    page = render(dataclasses.replace(contents, checkpoints=points), "en")
+    assert "This study did not ask for it (`direct` under `sweep` in its file)." in page

@@ -33,14 +33,16 @@ def deal_halves(
 ) -> dict[str, str]:
     """The half of every fact of these relations (of all, where none is named): `discovery` or `confirmation`.
 
-    Facts that could be partners (one relation and condition, questions of equal token count) are dealt evenly, their answers too;
-    three or fewer stay together. The halves of each kind are as equal as that allows, discovery the larger.
+    Facts that could be partners (one relation and condition, questions of equal token count) are dealt evenly,
+    their answers too; three or fewer stay together. The halves of each kind are as equal as that allows, discovery
+    the larger.
     """
     by_kind: dict[str, dict[tuple[str, str, int], list[Fact]]] = defaultdict(lambda: defaultdict(list))
     for fact in pack.facts(language):
         if not relations or fact.relation in relations:
-            question = pack.templates(fact.relation, language)[0].fill(fact.subject)
-            by_kind[fact.kind][fact.relation, len(encode(tokenizer, question))].append(fact)
+            question = pack.templates(fact.relation, language)[0].fill(fact.subject, fact.condition)
+            group = fact.relation, fact.condition, len(encode(tokenizer, question))
+            by_kind[fact.kind][group].append(fact)
     halves: dict[str, str] = {}
     for kind, groups in by_kind.items():
         halves |= _deal(list(groups.values()), random.Random(f"{seed} {kind}"))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from patchlight.judge.contrast import Contrast
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
+from patchlight.records import Site
 from patchlight.report.replay import Replay
 from patchlight.report.texts import Texts, Words
 from patchlight.verify.agreement import Robustness
@@ -160,6 +161,23 @@ class Narrowing:
     left_out: int  # pairs whose answers share their first tokens
 
 
+PARTS = ("total", "direct", "indirect", "interaction")  # of an effect
+
+
+@dataclass(frozen=True)
+class DirectEffects:
+    """The effects of a kind's strongest places in parts `[site, part]`, over the facts held out; see `trace.mediation`.
+
+    `identity_error` is how far total = direct + indirect measured backwards is missed at most, in the metric's unit.
+    """
+
+    sites: tuple[Site, ...]
+    parts: IntervalMap
+    facts: int
+    pairs: int
+    identity_error: float
+
+
 @dataclass(frozen=True)
 class Transfer:
     """What exchanges between a fine-tuned model and the model before it carry of the gap between both.
@@ -196,6 +214,7 @@ class KindResult:
     across: tuple[Transfer, ...] = ()  # from model to model: activations and weights
     metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
     nulls_absent: Mapping[str, str] = field(default_factory=dict)  # null maps that were not made, with the reason
+    direct: DirectEffects | None = None
 
 
 @dataclass(frozen=True)

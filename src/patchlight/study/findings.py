@@ -89,6 +89,7 @@ def _unknown(study: Study) -> tuple[str, ...]:
     sweep = study.spec.sweep
     measured = {
         "corruptions": bool(sweep.corruptions),
+        "direct-and-indirect": sweep.direct,
         "random-init": "random-init" in study.spec.controls,
         "weights": sweep.across is not None and sweep.across.weights,
     }
@@ -187,6 +188,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
         across=transfers(study, result, kind),
+        direct=result.directs.get(kind),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

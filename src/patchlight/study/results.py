@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from patchlight.records import Pair
-from patchlight.report.contents import Narrowing
+from patchlight.report.contents import DirectEffects, Narrowing
 from patchlight.store.results import Artifact
 from patchlight.verify.agreement import Robustness
 
@@ -129,3 +129,4 @@ class CheckpointResults:
     narrowings: Mapping[str, Narrowing] = field(default_factory=dict)  # by kind, where it was asked for
     nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not
     across: tuple[AcrossResult, ...] = ()  # of a fine-tuned checkpoint, where it was asked for
+    directs: Mapping[str, DirectEffects] = field(default_factory=dict)  # by kind, where it was asked for

@@ -186,6 +186,10 @@ class Sweep(Section):
     across: Across | None = Field(
         default=None, description="Patch each trained configuration against the model before fine-tuning."
     )
+    direct: bool = Field(
+        default=False,
+        description="Say how much of the strongest places' effect goes straight to the answer, and how much by others.",
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(
         default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."

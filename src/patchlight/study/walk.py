@@ -13,7 +13,7 @@ from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
 from patchlight.records import MODEL_NULLS
-from patchlight.report.contents import Narrowing, ReportContents
+from patchlight.report.contents import DirectEffects, Narrowing, ReportContents
 from patchlight.report.replay import Replay
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
@@ -164,6 +164,7 @@ def _checkpoint_results(
         _robustness(here, checkpoint, questions),
         narrowings,
         applying(checkpoint, models),
+        directs=_directs(here, checkpoint, questions, sweeps),
     )
 
 
@@ -196,6 +197,16 @@ def _replay(here: Walk, contents: ReportContents, results: Sequence[CheckpointRe
         artifacts = here.run([unit for _, unit in units]).artifacts
         done[checkpoint.key] = [(asked, artifacts[unit.hash]) for asked, unit in units if unit.hash in artifacts]
     return replay_of(here.study, contents, results, done)
+
+
+def _directs(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question], sweeps: Sequence[SweepResult]
+) -> Mapping[str, DirectEffects]:
+    from patchlight.study.paths import directs_of, paths_units
+
+    units = paths_units(here.study, checkpoint, questions, sweeps)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return directs_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:

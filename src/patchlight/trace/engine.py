@@ -50,8 +50,9 @@ def replay(
     differs: Bool[Tensor, "pair position"] | None = None,
     products: str = "exact",
     on_pass: Callable[[int], None] | None = None,
+    normed: bool = True,
 ) -> Float[Tensor, "row step width"]:
-    """The normed stream at the recipient's read positions after the replacements of each row, taken from `donor`.
+    """The stream, `normed` or not, at the recipient's read positions after each row's replacements from `donor`.
 
     `memory` in bytes bounds the state of one pass; rows are cut into passes in their order. `differs` says which
     tokens give donor and recipient different activations (by default, those whose ids differ); what they cannot
@@ -61,7 +62,8 @@ def replay(
     if recipient.start:
         what = f"the recipient's run was captured from position {recipient.start} on"
         raise InputError("trace-recipient-cut", what, fix="capture it without `before`")
-    result = recipient.final[rows.pair.to(model.device)]
+    usual = recipient.final if normed else recipient.sites["resid_pre"][-1][:, -recipient.read :]
+    result = usual[rows.pair.to(usual.device)]
     differs = recipient.ids != donor.ids if differs is None else differs
     working = rows.working(differs, model.n_layers, recipient.read)
     live = working.live
@@ -71,8 +73,8 @@ def replay(
     parts = [live[part] for part in cut]
     with faster(model, products) as projections, _ways_in(model, working):
         passes = [partial(_passed, model, recipient, donor, working.take(part), projections) for part in parts]
-        for place, final in abreast(passes, count):
-            result[parts[place].to(model.device)] = final
+        for place, stream in abreast(passes, count):
+            result[parts[place].to(result.device)] = (model.normed(stream) if normed else stream).to(result.device)
             if on_pass:
                 on_pass(len(parts[place]))
     return result
@@ -129,7 +131,7 @@ class _Pass:
         self.stash: list[Tensor] | None = None  # where attention leaves its input, instead of running
 
     def run(self) -> Float[Tensor, "row step width"]:
-        """The normed stream at the positions that are read, row by row."""
+        """The stream in front of the final norm at the positions that are read, row by row."""
         for layer in range(self.model.n_layers):
             self.layer = layer
             self._step()
@@ -137,7 +139,7 @@ class _Pass:
         at_end = self.patches.of("resid_pre", self.model.n_layers)
         self._finish(*self.patches.mark(at_end), self.patches.given("resid_pre", self.model.n_layers, at_end))
         self.patches.require_applied()
-        return self.model.normed(self.final).to(self.final.device)
+        return self.final
 
     def _nothing(self) -> New:
         return New(self.rows.pair[:0], self.final[:0, 0], len(self.rows.pair))
@@ -219,7 +221,7 @@ class _Pass:
             if len(chosen):
                 row, position = self.patches.mark(chosen)
                 at = self.rows.pair[row], position
-                change = self.donor.sites[name][self.layer][at] - self.recipient.sites[name][self.layer][at]
+                change = self.patches.given(name, self.layer, chosen) - self.recipient.sites[name][self.layer][at]
                 after = self.recipient.sites["resid_pre"][self.layer + 1][at]
                 rows.append(row)
                 vectors.append(after + self.model.residual_scale * change)

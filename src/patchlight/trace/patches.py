@@ -50,7 +50,7 @@ class Patches:
 
     def given(self, name: str, layer: int, patches: Int[Tensor, "patch"], width: int = 0) -> Tensor:
         """What the donor has at these sites; `width` is that of a head or neuron, where only such are wanted."""
-        pair, position = self.rows.pair[self.rows.row[patches]], self.rows.position[patches]
+        pair, position = self.rows.source[patches], self.rows.position[patches]
         source = self.donor.sites[name][layer]
         if name in ("q", "k", "v"):
             return source[pair, self.rows.unit[patches], position] if width else source[pair, :, position]
@@ -108,7 +108,7 @@ class Patches:
         patches, index, place = self._in_rows(self.of("pattern", layer), rows, start, mixed.shape[1])
         if not len(patches):
             return
-        pair, position = self.rows.pair[self.rows.row[patches]], self.rows.position[patches]
+        pair, position = self.rows.source[patches], self.rows.position[patches]
         weights = self.donor.sites["pattern"][layer][pair, :, position, : values.shape[2]].to(values.device)
         every_head = values[index].repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
         weighed = torch.einsum("phk,phkd->phd", weights, every_head)

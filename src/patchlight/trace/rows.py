@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ ALL = -1  # unit: every head or neuron
 
 @dataclass(frozen=True)
 class Rows:
-    """Replacements, row by row: `pair` has an element a row, the other five an element a replaced activation.
+    """Replacements, row by row: `pair` has an element a row, the others an element a replaced activation.
 
     Components are indices into COMPONENTS. The residual stream has one name here: `embed` is `resid_pre` of layer 0
     (all that follows the embedding works position by position), `resid_post` is `resid_pre` of the next layer.
@@ -55,6 +55,12 @@ class Rows:
     layer: Int[Tensor, "patch"]
     unit: Int[Tensor, "patch"]
     position: Int[Tensor, "patch"]
+    given: Int[Tensor, "patch"] | None = None  # whose activation the donor gives; by default that of the row's pair
+
+    @property
+    def source(self) -> Int[Tensor, "patch"]:
+        """The donor's prompt from which each activation is taken."""
+        return self.pair[self.row] if self.given is None else self.given
 
     @staticmethod
     def of(pair: Sequence[int], sites: Sequence[Sequence[Site]], length: int) -> Rows:
@@ -81,8 +87,7 @@ class Rows:
         new = torch.full((len(self.pair),), -1)
         new[rows] = torch.arange(len(rows))
         kept = new[self.row] >= 0
-        columns = (self.component, self.layer, self.unit, self.position)
-        return Rows(self.pair[rows], new[self.row[kept]], *(column[kept] for column in columns))
+        return replace(self._of(kept), pair=self.pair[rows], row=new[self.row[kept]])
 
     def working(self, differs: Bool[Tensor, "pair position"], n_layers: int, read: int = 1) -> Rows:
         """The rows without the patches that cannot change the metric, decided from token ids.
@@ -97,8 +102,12 @@ class Rows:
         works &= differs[pair, self.position] | (self.layer > 0) | ~among(self.component, ("resid_pre", "q", "k", "v"))
         late = (self.layer == n_layers) | ((self.layer == n_layers - 1) & among(self.component, OWN_POSITION))
         works &= ~late | (self.position >= length - read)
-        columns = (self.row, self.component, self.layer, self.unit, self.position)
-        return Rows(self.pair, *(column[works] for column in columns))
+        return self._of(works)
+
+    def _of(self, kept: Bool[Tensor, "patch"]) -> Rows:
+        """The same rows with some of the patches."""
+        names = ("row", "component", "layer", "unit", "position", *(["given"] if self.given is not None else []))
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
     @property
     def live(self) -> Int[Tensor, "some"]:
