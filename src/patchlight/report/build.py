@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
 from patchlight.records import Site
-from patchlight.report import agreement, figures, narrowing, nulls, robustness
+from patchlight.report import agreement, figures, narrowing, nulls, robustness, sets
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
@@ -60,6 +60,7 @@ def render(contents: ReportContents, language: str) -> str:
         robustness=robustness,
         narrowing=narrowing,
         nulls=nulls,
+        sets=sets,
         agreement=agreement,
         metric=texts.word("metric", contents.metric),
         unit=texts(f"unit.{contents.unit}"),

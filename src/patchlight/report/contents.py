@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from patchlight.judge.concentration import IndexRow
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
 from patchlight.report.texts import Texts, Words
@@ -174,6 +175,7 @@ class KindResult:
     narrowing: Narrowing | None = None
     metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
     nulls_absent: Mapping[str, str] = field(default_factory=dict)  # null maps that were not made, with the reason
+    concentration: tuple[IndexRow, ...] = ()  # of the effects of single places
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ class Checkpoint:
     excluded: tuple[Excluded, ...]
     checks: tuple[IdentityCheck, ...]
     kinds: tuple[KindResult, ...]
+    split: str = ""  # hash of the record of the facts' split
 
 
 @dataclass(frozen=True)

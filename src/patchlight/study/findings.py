@@ -11,10 +11,12 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Bool, Float
 
+from patchlight.judge.concentration import concentration_of
 from patchlight.judge.evidence import ComponentMap, Evidence, ModelNull
 from patchlight.judge.significance import sign_flip
 from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
-from patchlight.judge.verdict import KNOWN_FACTS, Reason, Verdict, judge
+from patchlight.judge.thresholds import THRESHOLDS
+from patchlight.judge.verdict import Reason, Verdict, judge
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import ROLES, mean_by_role
 from patchlight.records import DONOR_NULLS, MODEL_NULLS
@@ -37,6 +39,7 @@ from patchlight.study.nulls import NullMap, absent, pooled
 from patchlight.study.results import CheckpointResults, Question, SweepResult
 from patchlight.study.spec import Study
 from patchlight.study.stages import facts_split, pack_digest, seed_of
+from patchlight.trace.sufficient import SetEvidence
 
 LEVEL = 0.05
 MOST_FAILED = 0.01  # of the units of a checkpoint
@@ -79,12 +82,17 @@ def contents_of(
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result) for result in results),
-        unknown=_unknown(study),
+        unknown=_unknown(study, results),
     )
 
 
-def _unknown(study: Study) -> tuple[str, ...]:
-    measured = {"corruptions": bool(study.spec.sweep.corruptions), "random-init": "random-init" in study.spec.controls}
+def _unknown(study: Study, results: Sequence[CheckpointResults]) -> tuple[str, ...]:
+    """What this study did not measure, of all that could be known."""
+    measured = {
+        "corruptions": bool(study.spec.sweep.corruptions),
+        "random-init": "random-init" in study.spec.controls,
+        "joint-effects": any(result.sets for result in results),
+    }
     return tuple(code for code in NOT_MEASURED if not measured.get(code))
 
 
@@ -116,6 +124,7 @@ def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
         excluded=_excluded(result),
         checks=_checks(result),
         kinds=tuple(_kind(study, result, kind, known) for kind in kinds),
+        split=result.split,
     )
 
 
@@ -162,6 +171,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
     view = KindView(study, kind, tuple(questions), sweeps, result.nulls)
+    evidence = view.evidence(asked, result.sets.get(kind))
     return KindResult(
         kind=kind,
         pairs=len(questions),
@@ -170,13 +180,14 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         corrupted_metric=_mean([question.corrupted for question in questions]),
         maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
         examples=view.examples(),
-        verdict=refused(result, kind, len(set(view.facts))) or view.verdict(asked),
+        verdict=refused(result, kind, len(set(view.facts))) or judge(evidence, seed=view.seed("verdict")),
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),
         nulls_absent=view.nulls_absent if questions else {},
+        concentration=concentration_of(evidence, view.seed("indices")),
     )
 
 
@@ -185,7 +196,7 @@ def refused(result: CheckpointResults, kind: str, known: int) -> Verdict | None:
     if result.failed > MOST_FAILED * result.units:
         reason = Reason("units-failed", {"failed": result.failed, "units": result.units})
         return Verdict(kind, "undetermined", "D", (reason,))
-    if kind in result.asked.meta["gap_unclear"] and known >= KNOWN_FACTS:
+    if kind in result.asked.meta["gap_unclear"] and known >= THRESHOLDS.known_facts:
         return Verdict(kind, "no knowledge to localise", "D", (Reason("gap-unclear", {"known": known}),))
     return None
 
@@ -272,7 +283,7 @@ class KindView:
         donors = [nulls[name].effects for name in DONOR_NULLS if name in nulls and name not in self.nulls_absent]
         tested = np.stack([effects - donor for donor in donors or [np.zeros_like(effects)]], axis=1)
         flips = self.study.spec.statistics.resamples
-        p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self._seed("map"), flips=flips).p
+        p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self.seed("map"), flips=flips).p
         apart = [effect.apart_from(bands[name]) for name in MODEL_NULLS if name in bands]
         return EffectMap(
             component=sweep.component,
@@ -290,7 +301,7 @@ class KindView:
             effects,
             self.gaps if gaps is None else gaps,
             self.facts,
-            seed=self._seed("intervals"),
+            seed=self.seed("intervals"),
             resamples=statistics.resamples,
             confidence=statistics.confidence,
         )
@@ -330,10 +341,10 @@ class KindView:
             maps=maps,
         )
 
-    def verdict(self, asked: int) -> Verdict:
-        """The verdict of the stated rule over the components that write into the residual stream."""
+    def evidence(self, asked: int, sets: SetEvidence | None) -> Evidence:
+        """What the verdict is made from: the components that write into the residual stream, and the sets of sites."""
         _, confirmation = facts_split(self.study, self.kind, self.facts)
-        evidence = Evidence(
+        return Evidence(
             kind=self.kind,
             roles=self.roles,
             components=self._component_maps(),
@@ -343,8 +354,8 @@ class KindView:
             confirmation=confirmation,
             facts_asked=asked,
             nulls_missing=tuple(self.nulls_absent),
+            sets=sets,
         )
-        return judge(evidence, seed=self._seed("verdict"))
 
     def _component_maps(self) -> Mapping[str, ComponentMap]:
         found = {}
@@ -367,5 +378,6 @@ class KindView:
                 )
         return found
 
-    def _seed(self, use: str) -> int:
+    def seed(self, use: str) -> int:
+        """A seed of its own for each use of chance."""
         return seed_of(self.study, use, self.kind)

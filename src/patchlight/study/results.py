@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from patchlight.records import Pair
 from patchlight.report.contents import Narrowing
 from patchlight.store.results import Artifact
+from patchlight.trace.sufficient import SetEvidence
 from patchlight.verify.agreement import Robustness
 
 if TYPE_CHECKING:
@@ -110,3 +111,5 @@ class CheckpointResults:
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)  # by kind, where it was asked for
     narrowings: Mapping[str, Narrowing] = field(default_factory=dict)  # by kind, where it was asked for
     nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not
+    sets: Mapping[str, SetEvidence] = field(default_factory=dict)  # by kind, where there are enough facts
+    split: str = ""  # hash of the unit that holds the split of the facts
