@@ -9,7 +9,7 @@ import numpy as np
 
 from patchlight.judge.evidence import Evidence
 from patchlight.records import Site
-from patchlight.trace.sufficient import find_sets
+from patchlight.trace.sufficient import NullEffects, find_sets
 
 Together = tuple[Site, ...]
 Combine = Callable[[np.ndarray], np.ndarray]
@@ -50,18 +50,26 @@ class ToyBench:
 
 
 def with_sets(evidence: Evidence, recovery: Combine = up_to_all, damage: Combine = up_to_all) -> Evidence:
-    """The same evidence with the sets that grow on its discovery facts, and another fact's donor as their null."""
+    """The same evidence with the sets that grow on its discovery facts, and all their nulls."""
     parts = evidence.components.items()
 
-    def bench(direction: str, name: str, combine: Combine) -> ToyBench:
-        maps = {
-            component: np.nan_to_num(part.nulls[name] if name in part.nulls else getattr(part, name))
-            for component, part in parts
-        }
-        return ToyBench(direction, evidence.gaps, maps, evidence.roles, combine)
+    def bench(direction: str, maps: Mapping[str, np.ndarray], combine: Combine) -> ToyBench:
+        whole = {component: np.nan_to_num(effects) for component, effects in maps.items()}
+        return ToyBench(direction, evidence.gaps, whole, evidence.roles, combine)
 
-    every = {"denoise": bench("denoise", "recovery", recovery), "noise": bench("noise", "damage", damage)}
-    null, discovery = bench("denoise", "another-fact", recovery), ~evidence.held_out
+    every = {
+        "denoise": bench("denoise", {component: part.recovery for component, part in parts}, recovery),
+        "noise": bench("noise", {component: part.damage for component, part in parts}, damage),
+    }
+    first, discovery = next(iter(evidence.components.values())), ~evidence.held_out
+    nulls: dict[str, NullEffects] = {}
+    for name in first.nulls:
+        donor = bench("denoise", {component: part.nulls[name] for component, part in parts}, recovery)
+        nulls[name] = lambda chosen, donor=donor: (donor.effects(chosen), evidence.gaps)
+    for name, model in first.models.items():
+        of_model = {component: part.models[name].recovery for component, part in parts}
+        other = replace(bench("denoise", of_model, recovery), gaps=model.gaps)
+        nulls[name] = lambda chosen, other=other: (other.effects(chosen), other.gaps)
     sets = find_sets(
         {name: each.of(discovery) for name, each in every.items()},
         every,
@@ -74,6 +82,6 @@ def with_sets(evidence: Evidence, recovery: Combine = up_to_all, damage: Combine
         ),
         shares=(0.8,),
         largest=20,
-        nulls={"another-fact": lambda chosen: (null.effects(chosen), evidence.gaps)},
+        nulls=nulls,
     )
     return replace(evidence, sets=sets)
