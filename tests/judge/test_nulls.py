@@ -14,6 +14,7 @@ from patchlight.judge.evidence import ComponentMap, Evidence, ModelNull, find_ca
 from patchlight.judge.statistics import fact_means
 from patchlight.judge.verdict import Verdict, judge
 from patchlight.records import Site
+from tests.judge.toy_sets import with_sets
 
 Simulate = Callable[..., Evidence]
 
@@ -44,9 +45,9 @@ def said(verdict: Verdict) -> list[tuple[str, object]]:
 def test_what_the_wiring_gives_back_is_no_finding(simulate: Simulate) -> None:
     """As at an embedding-like place: strong, both ways, above every donor, and the same before any training."""
     evidence = simulate("localised", 0)
-    verdict = judge(with_nulls(evidence, models=model_null(evidence, 1.0)), seed=0)
+    verdict = judge(with_sets(with_nulls(evidence, models=model_null(evidence, 1.0))), seed=0)
     assert verdict.word == "undetermined"
-    assert said(verdict) == [("control-touches", "random-init")]
+    assert said(verdict) == [("set-touches-null", "random-init")]
     assert verdict.candidates
     assert all(candidate.held and not candidate.confirmed for candidate in verdict.candidates)
 
@@ -59,9 +60,9 @@ def test_a_planted_effect_beats_every_null_and_the_highest_is_named(simulate: Si
         damage_nulls=lambda part: {"random-donor": 0.1 * part.damage},
         models=model_null(evidence, 0.3),
     )
-    verdict = judge(lower, seed=0)
+    verdict = judge(with_sets(lower), seed=0)
     assert verdict.word == "localised"
-    assert ("beats-control", "another-fact") in said(verdict)
+    assert ("set-beats-nulls", "another-fact") in said(verdict)
     strongest = verdict.candidates[0]
     assert set(strongest.nulls) == {"another-fact", "permuted", "random-donor", "random-init"}
     assert set(strongest.damage_nulls) == {"random-donor", "random-init"}
@@ -73,20 +74,25 @@ def test_a_planted_effect_beats_every_null_and_the_highest_is_named(simulate: Si
 @pytest.mark.parametrize("name", ["permuted", "random-donor"])
 def test_one_donor_that_gives_back_as_much_is_enough_to_refuse(simulate: Simulate, name: str) -> None:
     evidence = simulate("localised", 0)
-    verdict = judge(with_nulls(evidence, nulls=lambda part: {**part.nulls, name: 1.01 * part.recovery}), seed=0)
-    assert said(verdict) == [("nothing-found", None)]
+    as_much = with_nulls(evidence, nulls=lambda part: {**part.nulls, name: 1.01 * part.recovery})
+    verdict = judge(with_sets(as_much), seed=0)
+    assert said(verdict) == [("set-touches-null", name)]
+    assert not verdict.candidates
     near = simulate("localised", 0, facts=60, noise=0.01)
     near = with_nulls(near, nulls=lambda part: {**part.nulls, name: 0.93 * part.recovery})
-    assert said(judge(near, seed=0)) == [("control-touches", name)]
+    touched = find_candidates(ranked_map(near), near, seed=0)[0].touches
+    assert touched is not None
+    assert touched[0] == name
 
 
 def test_a_random_push_that_damages_as_much_is_named(simulate: Simulate) -> None:
     evidence = simulate("localised", 0)
-    verdict = judge(with_nulls(evidence, damage_nulls=lambda part: {"random-donor": part.damage}), seed=0)
-    assert said(verdict) == [("control-touches-damage", "random-donor")]
-    evidence = simulate("localised", 0)
-    verdict = judge(with_nulls(evidence, models=model_null(evidence, 0.0, damage=1.0)), seed=0)
-    assert said(verdict) == [("control-touches-damage", "random-init")]
+    pushed = with_nulls(evidence, damage_nulls=lambda part: {"random-donor": part.damage})
+    wired = with_nulls(evidence, models=model_null(evidence, 0.0, damage=1.0))
+    for name, each in (("random-donor", pushed), ("random-init", wired)):
+        touched = find_candidates(ranked_map(each), each, seed=0)[0].damage_touches
+        assert touched is not None
+        assert touched[0] == name
 
 
 def test_a_site_refused_for_the_wiring_leaves_the_others_standing(simulate: Simulate) -> None:

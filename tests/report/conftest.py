@@ -68,18 +68,17 @@ def example(seed: int, fact: str, subject: str, other: str, question: str, right
     return c.Example(fact, clean, corrupted, right, wrong, words, others, differing, 3.41, -2.96, tuple(maps))
 
 
-SITE = "blocks.1.mlp_out@subject_last"
 LOCALISED = Verdict(
     "definitional",
     "localised",
     "C",
     (
-        Reason("one-site-gives-back", {"site": SITE, "estimate": 0.62, "low": 0.55, "high": 0.69, "n": 9}),
-        Reason("one-site-takes-away", {"site": SITE, "estimate": 0.58, "low": 0.5, "high": 0.66, "n": 9}),
-        Reason("beats-control", {"site": SITE, "null": "another-fact", "low": 0.55, "control_high": 0.08}),
-        Reason("few-sites-carry", {"share": 0.08, "high": 0.1, "sites": 48}),
+        Reason("set-gives-back", {"size": 2, "estimate": 0.62, "low": 0.55, "high": 0.69, "n": 9}),
+        Reason("set-takes-away", {"size": 2, "estimate": 0.58, "low": 0.5, "high": 0.66, "n": 9}),
+        Reason("set-is-small", {"size": 2, "eligible": 48, "limit": 2}),
+        Reason("set-beats-nulls", {"size": 2, "low": 0.55, "null": "another-fact", "null_high": 0.08}),
     ),
-    (Reason("joint-effect-not-measured"), Reason("nulls-missing", {"nulls": "permuted, before"}),
+    (Reason("nulls-missing", {"nulls": "permuted, before"}),
      Reason("thresholds-not-calibrated")),
     (
         Candidate(
@@ -93,11 +92,7 @@ UNDETERMINED = Verdict(
     "associative",
     "undetermined",
     "C",
-    (
-        Reason(
-            "between", {"site": "blocks.4.attn_out@last", "recovery": 0.41, "damage": 0.38, "share": 0.14, "sum": 0.9}
-        ),
-    ),
+    (Reason("between", {"size": 3, "limit": 2, "eligible": 48, "share": 0.8}),),
     (Reason("few-facts-for-intervals", {"facts": 18, "needed": 40}),),
 )
 NOTHING = Verdict(

@@ -257,7 +257,7 @@ def test_the_table_shows_the_interval_of_a_cell(contents, english):
 
 def test_the_verdict_comes_with_its_reasons_in_words(english):
     assert "Feed-forward (MLP) output, layer 1, subject end" in english.words
-    assert "brings back 62% of the gap (interval 55% to 69%, 9 facts held out)" in english.words
+    assert "bring back 62% of the gap (interval 55% to 69%, 9 facts held out)" in english.words
     assert "blocks.1" not in english.words
     assert "The model answers 2 of 20 facts right in two wordings; 5 are needed." in english.words
 

@@ -64,7 +64,7 @@ def test_the_verdict_names_nulls_in_the_language_of_the_page(contents):
     english, japanese = (render(contents, language) for language in LANGUAGES)
     assert "These controls were not made: unrelated question, before fine-tuning." in english
     assert "次の対照は測定していません：無関係な質問、微調整前のモデル。" in japanese
-    assert "the highest reaches 8% (another fact)" in english
+    assert "highest null map (another fact, 8%)" in english
 
 
 def test_the_grey_bar_is_the_null_that_reaches_highest(contents):

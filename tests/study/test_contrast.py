@@ -9,9 +9,9 @@ import pytest
 
 from patchlight.records import Pair
 from patchlight.study.contrast import kinds_compared
-from patchlight.study.findings import KindView
 from patchlight.study.results import Question, SweepResult
 from patchlight.study.spec import Study, read_study
+from patchlight.study.view import KindView
 
 FACTS, LAYERS = 12, 3
 ROLES = {"definitional": ("before", "subject_last", "last"), "associative": ("subject_last", "relation", "last")}

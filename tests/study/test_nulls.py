@@ -17,11 +17,11 @@ from patchlight.records import NULLS
 from patchlight.run.units import Unit
 from patchlight.store.results import Artifact
 from patchlight.study import stages
-from patchlight.study.findings import KindView
 from patchlight.study.nulls import absent, null_models, pooled
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, Question, SweepResult
 from patchlight.study.spec import Study, read_study
+from patchlight.study.view import KindView
 from patchlight.trace.random_donor import RandomDonor
 from patchlight.trace.sweep import sweep
 from patchlight.verify.controls import donor_from_another_fact, donor_from_permuted_pairs

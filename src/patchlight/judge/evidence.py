@@ -12,6 +12,7 @@ from patchlight.errors import InputError
 from patchlight.judge.significance import SignFlip, sign_flip
 from patchlight.judge.statistics import IntervalMap, cluster_bootstrap, fact_means
 from patchlight.records import MODEL_NULLS, Interval, Site
+from patchlight.trace.sufficient import SetEvidence
 
 LEVEL = 0.05  # family-wise, over the map in discovery and over the list in confirmation
 FACTS_IN_EACH_HALF = 8  # with fewer, even all facts agreeing gives p > 0.015 in one cell and nothing in a map
@@ -60,6 +61,7 @@ class Evidence:
     discovery, and `partners` the fact that each pair leans on beside its own. `facts_asked` counts the facts for which
     a pair could be built, answered right or not. Every component has the same nulls; `nulls_missing` names those that
     would apply and were not made.
+    `sets` are what several sites do together, None where it was not measured.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class Evidence:
     facts_asked: int
     nulls_missing: tuple[str, ...] = ()
     partners: tuple[str, ...] = ()
+    sets: SetEvidence | None = None
 
     def __post_init__(self) -> None:
         pairs, roles = len(self.facts), len(self.roles)

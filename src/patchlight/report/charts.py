@@ -16,6 +16,7 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Bool, Float
 
+from patchlight.judge.sets import TriedCurve
 from patchlight.judge.statistics import IntervalMap
 from patchlight.records import Interval
 from patchlight.report.contents import CurvePoint
@@ -114,6 +115,33 @@ def layer_profile(
         plot.estimates(one, side, STYLES[order], texts)
         plot.key((plot.left + 150 * order, 12), one.name, STYLES[order])
     return plot.canvas.done()
+
+
+def growth_curve(curve: TriedCurve, texts: Texts, label: str) -> Drawing:
+    """The joint effect by the number of sites: dots on the discovery facts, diamonds on the facts held out."""
+    halves = {"chart.discovery": curve.discovery, "chart.held_out": curve.held_out}
+    ends = np.concatenate([np.ravel(end) for values in halves.values() for end in (values.low, values.high)])
+    finite, last = ends[np.isfinite(ends)], max(curve.sizes)
+    span = (float(min(-0.05, *finite)) - 0.05, float(max(1.05, *finite)) + 0.05)
+    plot = _Plot.open((0.0, last + 0.6), span, WIDTH, label)
+    sizes = [int(tick) for tick in _ticks(0, last + 1) if tick == int(tick) and tick > 0]
+    plot.axes(_ticks(*span), sizes, texts("chart.sites"), share=True)
+    for order, (key, values) in enumerate(halves.items()):
+        _growth(plot, curve.sizes, values, order, texts(key), texts)
+    return plot.canvas.done()
+
+
+def _growth(plot: _Plot, sizes: Sequence[int], values: IntervalMap, order: int, half: str, texts: Texts) -> None:
+    style, side = STYLES[order], 0.012 * max(sizes) * (2 * order - 1)
+    points = [plot.at(size + side, float(values.estimate[index])) for index, size in enumerate(sizes)]
+    plot.canvas.line(points, stroke_width=1.2, stroke_opacity=0.7, **style)
+    for index, (size, point) in enumerate(zip(sizes, points, strict=True)):
+        interval = values.at(index)
+        if math.isfinite(interval.low):
+            whisker = [plot.at(size + side, end) for end in (interval.low, interval.high)]
+            plot.canvas.line(whisker, stroke=style["stroke"], stroke_width=1.6)
+        plot.mark(point, style, texts("chart.set_of", size=size, half=half, value=interval_words(interval, texts)))
+    plot.key((plot.left + 150 * order, 12), half, style)
 
 
 def loss_curve(points: Sequence[CurvePoint], best_step: int, texts: Texts, label: str) -> Drawing:

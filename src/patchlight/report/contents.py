@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from patchlight.judge.concentration import IndexRow
 from patchlight.judge.contrast import Contrast
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
@@ -215,6 +216,7 @@ class KindResult:
     metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
     nulls_absent: Mapping[str, str] = field(default_factory=dict)  # null maps that were not made, with the reason
     direct: DirectEffects | None = None
+    concentration: tuple[IndexRow, ...] = ()  # of the effects of single places
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,7 @@ class Checkpoint:
     checks: tuple[IdentityCheck, ...]
     kinds: tuple[KindResult, ...]
     compared: tuple[KindsCompared, ...] = ()
+    split: str = ""  # hash of the record of the facts' split
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from patchlight.report.contents import KindsCompared
 from patchlight.study.results import SweepResult
 
 if TYPE_CHECKING:
-    from patchlight.study.findings import KindView
+    from patchlight.study.view import KindView
 
 COMPONENTS = ("attn_out", "mlp_out")  # what writes; the residual stream only carries
 

@@ -18,11 +18,11 @@ from patchlight.report.contents import KindResult, ReportContents
 from patchlight.report.replay import AskedProperly, AskedQuestion, PublishedRow, PublishedTable, Replay
 from patchlight.report.texts import Words
 from patchlight.store.results import Artifact
-from patchlight.study.findings import KindView
 from patchlight.study.published import FIRST, HEAD, MATRICES, Replayed
 from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import PublishedQuestion, Study
 from patchlight.study.stages import seed_of
+from patchlight.study.view import KindView
 
 TESTED = ("mlp_out", "denoise", False)  # what the publication calls a layer: feed-forward outputs, over all positions
 FIGURES = {FIRST: 0.56, MATRICES: 0.136, HEAD: 1.0}  # arXiv 2504.02976, as shares of the gap

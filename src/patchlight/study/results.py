@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from patchlight.records import Pair
 from patchlight.report.contents import DirectEffects, Narrowing
 from patchlight.store.results import Artifact
+from patchlight.trace.sufficient import SetEvidence
 from patchlight.verify.agreement import Robustness
 
 if TYPE_CHECKING:
@@ -130,3 +131,5 @@ class CheckpointResults:
     nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not
     across: tuple[AcrossResult, ...] = ()  # of a fine-tuned checkpoint, where it was asked for
     directs: Mapping[str, DirectEffects] = field(default_factory=dict)  # by kind, where it was asked for
+    sets: Mapping[str, SetEvidence] = field(default_factory=dict)  # by kind, where there are enough facts
+    split: str = ""  # hash of the unit that holds the split of the facts

@@ -167,6 +167,22 @@ class Across(Section):
     weights: bool = Field(default=True, description="Also exchange the weights of each module, and of all.")
 
 
+class Sets(Section):
+    """Several sites together: the smallest sets that bring back, and take away, these shares of the gap."""
+
+    share: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.8, 0.9), min_length=1)
+    largest: float = Field(default=0.2, gt=0, le=1, description="Share of the eligible sites where growth ends.")
+
+
+SetsChoice = Annotated[
+    Sets | None,
+    BeforeValidator(
+        lambda given: {True: Sets(), False: None}[given] if isinstance(given, bool) else given,
+        json_schema_input_type=bool | Sets,
+    ),
+]
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -189,6 +205,9 @@ class Sweep(Section):
     direct: bool = Field(
         default=False,
         description="Say how much of the strongest places' effect goes straight to the answer, and how much by others.",
+    )
+    sets: SetsChoice = Field(
+        default=Sets(), description="Grow sets of sites on the discovery facts and confirm them; false leaves it out."
     )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(

@@ -26,7 +26,10 @@ from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, CheckpointResults, FurtherMetric, Question, SweepResult
 from patchlight.study.robustness import robustness_of, robustness_units
 from patchlight.study.screening import narrowings_of, screening_units
+from patchlight.study.sets import sets_of, sets_units
 from patchlight.study.spec import Study
+from patchlight.study.split import split_unit
+from patchlight.trace.sufficient import SetEvidence
 from patchlight.verify.agreement import Robustness
 
 Key = tuple[str, str, str]  # component, direction, null map
@@ -148,6 +151,8 @@ def _checkpoint_results(
         return CheckpointResults(checkpoint, asked, None, (), (), 0, 0)
     identities = here.one(stages.identities_unit(here.study, checkpoint, [question.pair for question in questions]))
     _require_identities(identities, checkpoint)
+    split = split_unit(here.study, checkpoint, questions)
+    here.one(split)
     # First, so that a component which the model cannot give is refused before the long work.
     narrowings = _narrowings(here, checkpoint, questions)
     units = stages.sweep_units(here.study, checkpoint, questions, models)
@@ -165,7 +170,15 @@ def _checkpoint_results(
         narrowings,
         applying(checkpoint, models),
         directs=_directs(here, checkpoint, questions, sweeps),
+        sets=_sets(here, checkpoint, questions),
+        split=split.hash,
     )
+
+
+def _sets(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, SetEvidence]:
+    units = sets_units(here.study, checkpoint, questions)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return sets_of((kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts)
 
 
 def _narrowings(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, Narrowing]:

@@ -124,10 +124,14 @@ def is_structural(sites: Sequence[Site], alignment: Alignment, model: Model) -> 
     """
     for site in sites:
         check_site(site, model)
-    length = len(alignment.clean_ids)
-    rows = Rows.of([0], [[resolve(site, alignment) for site in sites]], length)
-    heads = (model.n_heads, model.n_kv_heads)
-    return bool(restoring(rows, alignment.differing, length, model.n_layers, heads)[0])
+    return bool(are_structural([[resolve(site, alignment) for site in sites]], alignment, model)[0])
+
+
+def are_structural(sets: Sequence[Sequence[Site]], alignment: Alignment, model: Model) -> Bool[np.ndarray, "set"]:
+    """Which sets of sites, their positions given as indices (see `resolve`), are such a cut in a pair."""
+    length, heads = len(alignment.clean_ids), (model.n_heads, model.n_kv_heads)
+    rows = Rows.of([0] * len(sets), sets, length)
+    return restoring(rows, alignment.differing, length, model.n_layers, heads)
 
 
 def structural_sites(
@@ -156,6 +160,16 @@ def _structural(
     return restoring(rows, differing, length, n_layers).reshape(-1, length)
 
 
+def present(sites: Sequence[Site], alignment: Alignment) -> list[Site]:
+    """The sites with their tokens in a pair (see `resolve`), without those whose role no token of the pair has."""
+    return [resolve(site, alignment) for site in sites if not _lacks(alignment, site)]
+
+
+def _lacks(alignment: Alignment, site: Site) -> bool:
+    named = site.position if isinstance(site.position, str) else None
+    return named is not None and any(not _having(role, alignment) for role in named.split("-"))
+
+
 def _indices(text: str | None, name: str) -> list[int] | None:
     """The indices written as `0-2+6`."""
     if text is None:
@@ -172,14 +186,18 @@ def _indices(text: str | None, name: str) -> list[int] | None:
 
 def _tokens(role: str, site: Site, alignment: Alignment) -> list[int]:
     """The positions of a role, rising."""
+    found = _having(role, alignment)
+    if not found:
+        _refuse_position(site, alignment, f"token of the role {role!r}")
+    return found
+
+
+def _having(role: str, alignment: Alignment) -> list[int]:
     wanted: tuple[str, ...] = (role,)
     if role == "subject":
         # The last token of a subject that ends the prompt has the role `last`.
         wanted = SUBJECT if "subject_last" in alignment.roles else (*SUBJECT, "last")
-    found = [position for position, name in enumerate(alignment.roles) if name in wanted]
-    if not found:
-        _refuse_position(site, alignment, f"token of the role {role!r}")
-    return found
+    return [position for position, name in enumerate(alignment.roles) if name in wanted]
 
 
 def _refuse_position(site: Site, alignment: Alignment, missing: str) -> NoReturn:
