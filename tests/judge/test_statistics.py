@@ -90,6 +90,18 @@ def test_few_facts_have_an_estimate_and_no_interval() -> None:
     assert np.isnan([interval.low, interval.high]).all()
 
 
+def test_facts_that_serve_each_other_as_partners_and_agree_count_as_half_as_many() -> None:
+    """So few effective facts that the t quantile is out of a bootstrap's reach; the limits are finite all the same."""
+    facts, partners = ["a", "b", "c", "d", "e", "f"], ["b", "a", "d", "c", "f", "e"]
+    effects, gaps = np.array([0.1, 0.1, 0.5, 0.5, 0.7, 0.7]), np.ones(6)
+    alone = cluster_bootstrap(effects, gaps, facts, seed=1).at()
+    shared = cluster_bootstrap(effects, gaps, facts, seed=1, partners=partners).at()
+    assert shared.estimate == alone.estimate
+    assert -5 < shared.low < alone.low < alone.high < shared.high < 5
+    alike = cluster_bootstrap(effects, gaps, facts, seed=1, partners=["b", "c", "d", "e", "f", "a"]).at()
+    assert np.isfinite([alike.low, alike.high]).all()
+
+
 def test_constant_effects_have_themselves_as_limits() -> None:
     effects = np.column_stack([np.full(12, 0.3), np.zeros(12), -np.linspace(1, 2, 12)])
     result = cluster_bootstrap(effects, np.linspace(1, 2, 12), names(12), seed=0, resamples=500)

@@ -65,7 +65,7 @@ def test_the_set_is_told_in_words_with_both_directions_and_its_nulls(with_sets: 
     assert "Like AND: together it brings back more than its places one by one" in page
     assert "another fact: 0.0%" in page
     assert "record abababababab" in page
-    assert "by its wiring alone: Feed-forward (MLP) output, layer 0, subject end" in page
+    assert "half of its gap or more): Feed-forward (MLP) output, layer 0, subject end" in page
     assert "Gini coefficient (0 even, 1 in one place), what brings the answer back" in page
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from patchlight.errors import InputError
 from patchlight.packs.read import read_pack
+from patchlight.records import Site
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.files import FileStore
 from patchlight.store.results import Artifact, keep, opened
@@ -89,7 +90,8 @@ def test_every_null_is_beside_every_set(found: SetEvidence) -> None:
         assert np.isfinite(each.nulls["another-fact"].effects).any()
 
 
-def test_sites_where_random_weights_bring_back_as_much_are_not_chosen(found: SetEvidence) -> None:
+def test_what_passes_on_the_word_or_comes_back_by_wiring_is_not_chosen(found: SetEvidence) -> None:
+    assert Site("mlp_out", 0, None, "subject_last") in found.wiring
     chosen = {site for each in found.sets for site in each.grown.sites}
     assert not chosen & set(found.wiring)
 

@@ -22,6 +22,7 @@ from patchlight.records import Interval
 FEWEST_FOR_INTERVAL = 5  # under five facts a bootstrap can only repeat them: the estimate is given, the interval is not
 RESAMPLES = 10_000
 BLOCK_OF_CELLS = 1024  # holds the resampled map under about 100 MB at 10,000 resamples
+WIDEST_LEVEL = 1 - 1e-12  # no resample is as far out: the t limits decide
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def expanded_level(confidence: float, n: Float[np.ndarray, "..."] | float) -> Fl
     a percent of coverage. Source: Hesterberg 2015, The American Statistician 69:371-386.
     """
     reach = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)
-    return np.asarray(2 * special.ndtr(reach) - 1)
+    # Two facts' worth gives a reach of 18 deviations, whose level is 1 in floating point and has no quantile.
+    return np.minimum(2 * special.ndtr(reach) - 1, WIDEST_LEVEL)
 
 
 def cohen_dz(effects: Float[np.ndarray, " pair"], facts: Sequence[str], *, seed: int) -> Interval:

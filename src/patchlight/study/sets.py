@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchlight.pairs.halves import HALVES
-from patchlight.records import Pair
+from patchlight.records import Pair, Site
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Checkpoint, Question
@@ -111,6 +111,19 @@ class _Benches:
         alignments = [align(self.model.tokenizer, pair) for pair in self.pairs]
         return eligible_sites(alignments, self.components, self.model.n_layers)
 
+    def embedding(self) -> Together:
+        """The first feed-forward layer at the tokens that differ: it works as an extended embedding.
+
+        It passes on which word was read, so that everything comes back there, whatever is asked about the word.
+        """
+        from patchlight.pairs.align import align
+
+        alignments = [align(self.model.tokenizer, pair) for pair in self.pairs]
+        return tuple(
+            Site("mlp_out", 0, None, role)
+            for role in {each.roles[position] for each in alignments for position in each.differing}
+        )
+
     def nulls(self) -> dict[str, NullEffects]:
         """What sets bring back with the donors of the null maps, and in a model with random weights."""
         from patchlight.verify.controls import donor_from_another_fact, donor_from_permuted_pairs
@@ -148,7 +161,7 @@ class _Benches:
 def _found(benches: _Benches, in_discovery: np.ndarray, spec: Sets) -> SetEvidence:
     sites = benches.sites()
     alone, gaps = benches.at_random(in_discovery)([(site,) for site in sites])
-    wiring = alone.sum(axis=0) / gaps.sum() >= WIRING
+    wiring = (alone.sum(axis=0) / gaps.sum() >= WIRING) | np.array([each in benches.embedding() for each in sites])
     chosen = tuple(site for site, wired in zip(sites, wiring, strict=True) if not wired)
     return find_sets(
         benches.both(in_discovery),

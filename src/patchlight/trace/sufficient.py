@@ -81,8 +81,8 @@ class SetEvidence:
     """The sets of one kind of knowledge; rows are its pairs, whose metric has these `gaps`.
 
     `eligible` sites could be chosen; as few as `cut` of all sites together restore everything by construction (None: no
-    such set is known); a set could grow to `largest` sites. `wiring` names what was not eligible because a model with
-    random weights brings back as much there.
+    such set is known); a set could grow to `largest` sites. `wiring` names what was not eligible because what comes
+    back there need not be knowledge: a model with random weights gives back as much, or the word itself is passed on.
     """
 
     eligible: int
