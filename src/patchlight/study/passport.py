@@ -8,21 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchlight.errors import GateFailed
+from patchlight.errors import GateFailed, UnitsFailed
 from patchlight.judge.thresholds import THRESHOLDS, Thresholds
 from patchlight.judge.verdict import Word, word_under
 from patchlight.model.planted.circuits import CIRCUITS
 from patchlight.model.planted.compiled import PROGRAMS
-from patchlight.run.units import LIBRARIES, ROOMS, Unit, Workplace, source_version
+from patchlight.run.units import LIBRARIES, ROOMS, Unit, Workplace, run_units, source_version
 from patchlight.store.results import Result
 from patchlight.study.planted import Case, verdict_on
 from patchlight.verify.passport import DECIDES
 
+if TYPE_CHECKING:
+    from patchlight.run.progress import Progress
+    from patchlight.store.ledger import Ledger
+
 FORMAT = 1
+STUDY = "passport"
 REPORTED, CHOSEN_ON = 100, 1000  # first seeds: thresholds are never chosen on the seeds that are reported
 LAYERS = 6
 TRUTH: Mapping[str, Word] = {"a": "localised", "b": "distributed", "c": "no knowledge to localise"}
@@ -56,11 +61,31 @@ def key(thresholds: Thresholds) -> str:
     return " ".join(f"{name}={getattr(thresholds, name):g}" for name in GRID)
 
 
+def quick_cases(seed: int) -> list[Case]:
+    """Two models of one seed: that the command works, not how often it is right."""
+    return [Case("a", seed, LAYERS - 1), Case("c", seed)]
+
+
+def measured(ledger: Ledger, progress: Progress, chosen: Sequence[Case]) -> list[Mapping[str, Any]]:
+    """What came of each planted and hand-made model; what the ledger has is not computed again.
+
+    Raises UnitsFailed where one failed: rates over the others would look better than they are.
+    """
+    planned = units(chosen)
+    ledger.begin_study(STUDY, "Calibration passport", "", "", STUDY)
+    ran = run_units(ledger, planned, progress, study=STUDY)
+    if ran.failures:
+        first = ran.failures[0]
+        what = f"{len(ran.failures)} models failed, the first: {first.unit.label}: {first.reason}"
+        raise UnitsFailed("passport-units-failed", what, fix="run the command again; what is done is kept")
+    return [artifact.meta for artifact in ran.artifacts.values()]
+
+
 def units(chosen: Sequence[Case]) -> list[Unit]:
     """One unit for each planted model, hand-built circuit and compiled program."""
     made = [_case_unit(case) for case in chosen]
-    made += [_exact_unit("d", name, lambda name=name: _circuit(name)) for name in CIRCUITS]
-    return made + [_exact_unit("e", name, lambda name=name: _program(name)) for name in PROGRAMS]
+    made += [_exact_unit("d", name, _circuit) for name in CIRCUITS]
+    return made + [_exact_unit("e", name, _program) for name in PROGRAMS]
 
 
 def _case_unit(case: Case) -> Unit:
@@ -87,9 +112,11 @@ def _judged(case: Case) -> dict[str, Any]:
     }
 
 
-def _exact_unit(group: str, name: str, work: Callable[[], dict[str, Any]]) -> Unit:
-    return Unit("passport", f"hand-made model: {name}", {"name": name}, lambda _: Result(
-        {"group": group, "name": name, **work()}), CODE)
+def _exact_unit(group: str, name: str, measure: Callable[[str], dict[str, Any]]) -> Unit:
+    def work(_: Workplace) -> Result:
+        return Result({"group": group, "name": name, **measure(name)})
+
+    return Unit("passport", f"hand-made model: {name}", {"name": name}, work, CODE)
 
 
 def _circuit(name: str) -> dict[str, Any]:
@@ -130,7 +157,7 @@ def _place(component: str, length: int, at: np.ndarray) -> str:
 
 
 def passport_of(rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
-    """The passport: rates with exact (Clopper-Pearson) 95 % intervals, the table of verdicts, and what it was made with."""
+    """The passport: rates with exact (Clopper-Pearson) 95 % intervals, verdicts, and what it was made with."""
     judged = [row for row in rows if "words" in row]
     exact = {group: [dict(row) for row in rows if row["group"] == group] for group in "de"}
     return {
@@ -183,6 +210,24 @@ def choose(judged: Sequence[Mapping[str, Any]]) -> Thresholds:
         return sum(_wrong(row, name) for row in judged), -sum(_right(row, name) for row in judged), float(away)
 
     return min(grid(), key=order)
+
+
+def proposal(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The thresholds that `choose` takes, the rule, the seeds, and what they make of the models they were chosen on."""
+    judged = [row for row in rows if "words" in row]
+    best = choose(judged)
+    return {
+        "thresholds": {name: getattr(best, name) for name in GRID},
+        "rule": "fewest confident wrong verdicts, then most right ones, then nearest to the thresholds in force",
+        "seeds": sorted({row["seed"] for row in judged}),
+        "weighed": {name: list(values) for name, values in GRID.items()},
+        "verdicts": confusion(judged, key(best)),
+        "alike": sum(_score(judged, key(each)) == _score(judged, key(best)) for each in grid()),
+    }
+
+
+def _score(judged: Sequence[Mapping[str, Any]], thresholds: str) -> tuple[int, int]:
+    return sum(_wrong(row, thresholds) for row in judged), sum(_right(row, thresholds) for row in judged)
 
 
 def _right(row: Mapping[str, Any], thresholds: str) -> bool:

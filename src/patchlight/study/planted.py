@@ -94,9 +94,7 @@ class WeightBench:
         named = [modules_of(sites) for sites in sets]
         self.done.setdefault((), np.zeros(len(self.pairs)))  # of one site, all but that one
         wanted = [names for names in dict.fromkeys(named) if names not in self.done]
-        found = patch_weights(
-            self.base, self.tuned, self.pairs, wanted, direction=self.direction, delta=self.delta
-        )
+        found = patch_weights(self.base, self.tuned, self.pairs, wanted, direction=self.direction, delta=self.delta)
         denoise = self.direction == "denoise"
         moved = found.values - found.base[:, None] if denoise else found.tuned[:, None] - found.values
         self.done.update(zip(wanted, moved.T, strict=True))
