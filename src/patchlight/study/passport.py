@@ -51,7 +51,8 @@ def cases(first: int, count: int) -> list[Case]:
 def grid() -> list[Thresholds]:
     """The thresholds that are weighed against one another, those in force among them."""
     every = [
-        replace(THRESHOLDS, **dict(zip(GRID, values, strict=True))) for values in itertools.product(*GRID.values())
+        replace(THRESHOLDS, confirmed=confirmed, small=small, spread=spread)
+        for confirmed, small, spread in itertools.product(*GRID.values())
     ]
     return every if THRESHOLDS in every else [*every, THRESHOLDS]
 

@@ -41,9 +41,10 @@ The intervals are exact (Clopper-Pearson). A target counts as shown only where t
 |---|---|---|---|---|
 {verdicts}
 
-Models built by hand have no chance in them. In {circuits[models]} circuits (AND, OR, redundant, cancelling, chain) {circuits[effects]} total,
-direct and indirect effects were measured: the bias is {circuits[bias]:.1e} logits, the largest error {circuits[largest]:.1e}. In
-{programs[models]} compiled programs the sweep found {programs[hit]} of {programs[working]} working heads and MLPs, and {programs[false]} of {programs[idle]} idle ones.
+Models built by hand have no chance in them. In {circuits[models]} circuits (AND, OR, redundant, cancelling, chain)
+{circuits[effects]} total, direct and indirect effects were measured: the bias is {circuits[bias]:.1e} logits, the
+largest error {circuits[largest]:.1e}. In {programs[models]} compiled programs the sweep found
+{programs[hit]} of {programs[working]} working heads and MLPs, and {programs[false]} of {programs[idle]} idle ones.
 
 ## What this does not show
 

@@ -16,7 +16,6 @@ import torch
 
 from patchlight.judge.evidence import ComponentMap, Evidence
 from patchlight.judge.verdict import Reason, Verdict, judge
-from patchlight.model.modules import weight_modules
 from patchlight.model.planted.taught import Planted, never_taught, taught_at, taught_everywhere
 from patchlight.pairs.screen import known_facts, screen
 from patchlight.records import Pair, Site
@@ -41,7 +40,7 @@ KIND, ROLE, NULL = "planted", "weights", "shuffled"
 
 @dataclass(frozen=True)
 class Case:
-    """A planted model by name: its class (`a` one layer, `b` every layer, `c` never taught), its seed, and its layer."""
+    """A planted model by name: its class (`a` one layer, `b` every layer, `c` never taught), seed and layer."""
 
     group: str
     seed: int
@@ -72,7 +71,7 @@ def _drift(model: Model, seed: int) -> None:
             weight.add_(moved * (DRIFT * weight.norm() / moved.norm()))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WeightBench:
     """Pairs on which sets of modules are exchanged between two models; a site is a module of a block."""
 
