@@ -15,7 +15,7 @@ transformer_lens := transformer-lens==4.3.0
 nnsight := nnsight==0.8.1
 PEERS_INSTALLED := $(PEERS)/transformer_lens/installed $(PEERS)/nnsight/installed
 
-.PHONY: demo test parity bench validation clean
+.PHONY: demo test parity bench validation passport clean
 
 demo: $(VENV)/installed          ## the main job, end to end: corpus, two fine-tunings, sweeps, verdict, report
 	$(BIN)/patchlight run studies/demo.yaml
@@ -36,6 +36,11 @@ bench: $(VENV)/installed $(PEERS_INSTALLED)  ## the speed beside them (an hour b
 validation: $(VENV)/installed-dev  ## the studies behind docs/validation (about half an hour on two cores)
 	$(BIN)/patchlight run studies/capitals.yaml
 	$(BIN)/patchlight run studies/pubmed-smollm2.yaml
+
+passport: $(VENV)/installed  ## planted models judged, the passport that ships made again (about a quarter of an hour)
+	$(BIN)/patchlight passport --output workspace/passport
+	cp workspace/passport/passport.json src/patchlight/verify/passport.json
+	cp workspace/passport/passport.md docs/validation/passport.md
 
 clean:
 	rm -rf $(VENV) $(PEERS) workspace .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,7 +12,7 @@ from scipy import stats
 from patchlight.errors import InputError
 from patchlight.judge.evidence import ComponentMap, Evidence, find_candidates, ranked_map
 from patchlight.judge.thresholds import THRESHOLDS, Thresholds
-from patchlight.judge.verdict import REASONS, Verdict, judge
+from patchlight.judge.verdict import REASONS, Verdict, judge, word_under
 from patchlight.records import Site
 from tests.judge.toy_sets import Combine, with_sets
 
@@ -129,6 +129,14 @@ def test_bars_are_in_one_record(simulate: Simulate) -> None:
     calibrated = judge(evidence, seed=0, thresholds=Thresholds(calibrated=True))
     assert "thresholds-not-calibrated" not in [reason.code for reason in calibrated.why_not_stronger]
     assert [THRESHOLDS.small_set(*size) for size in ((240, 30), (48, 6), (240, None), (4, 2))] == [10, 2, 24, 1]
+
+
+@pytest.mark.parametrize("truth", ["localised", "distributed", "nothing"])
+@pytest.mark.parametrize("bars", [{"confirmed": 1.1}, {"small": 0.001}, {"small": 1.0, "small_of_cut": 1.0}])
+def test_the_word_under_other_bars_is_that_of_the_judge(simulate: Simulate, truth: str, bars: dict[str, float]) -> None:
+    evidence = with_sets(simulate(truth, 0))
+    other = replace(THRESHOLDS, **bars)
+    assert word_under(judge(evidence, seed=0), other) == judge(evidence, seed=0, thresholds=other).word
 
 
 def test_halves_that_disagree_are_undetermined(simulate: Simulate) -> None:

@@ -5,7 +5,7 @@ The rule is `_rule_of_sets`, read from the top; its bars are in `judge.threshold
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from patchlight.judge.evidence import Candidate, Evidence, RankedMap, find_candidates, ranked_map
@@ -24,10 +24,12 @@ from patchlight.judge.reasons import (
 from patchlight.judge.sets import TriedSet, TriedSets, try_sets
 from patchlight.judge.thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["REASONS", "Grade", "Reason", "Verdict", "Word", "judge"]
+__all__ = ["REASONS", "Grade", "Reason", "Verdict", "Word", "judge", "word_under"]
 
 Word = Literal["localised", "distributed", "undetermined", "no knowledge to localise"]
 Grade = Literal["A", "B", "C", "D"]
+BEFORE_SETS = ("knows-too-few", "gap-unclear", "too-few-facts", "one-template", "nothing-swept", "units-failed",
+               "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,18 @@ def judge(evidence: Evidence, *, seed: int, thresholds: Thresholds = THRESHOLDS)
     confirmed = sum(candidate.confirmed for candidate in candidates)
     limits = why_not_stronger(evidence, ranked, confirmed, thresholds, seed)
     return Verdict(evidence.kind, word, _grade(word, limits), reasons, limits, candidates, sets)
+
+
+def word_under(verdict: Verdict, thresholds: Thresholds) -> Word:
+    """The word that other thresholds make of the same intervals; what is decided before any set stays."""
+    sets = verdict.sets
+    if sets is None or sets.widest is None or verdict.reasons[0].code in BEFORE_SETS:
+        return verdict.word
+    tried = tuple(replace(each, thresholds=thresholds) for each in sets.sets)
+    limit = thresholds.small_set(sets.evidence.eligible, sets.evidence.cut)
+    again = replace(sets, sets=tried, limit=limit)
+    widest = max(tried, key=lambda each: len(each.sites))
+    return _rule_of_sets(again, widest, thresholds)[0]
 
 
 def _rule(ranked: RankedMap, sets: TriedSets | None, thresholds: Thresholds) -> tuple[Word, tuple[Reason, ...]]:

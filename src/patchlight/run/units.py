@@ -105,15 +105,23 @@ def run_units(ledger: Ledger, units: Sequence[Unit], progress: Progress, *, stud
 @cache
 def code_version(rooms: tuple[str, ...]) -> str:
     """A digest of the source files of these rooms, of `records.py`, and of the versions of `LIBRARIES`."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return hashlib.sha256(canonical_json({"sources": _digests(rooms), "libraries": libraries}).encode()).hexdigest()
+
+
+def source_version(rooms: tuple[str, ...]) -> str:
+    """As `code_version`, whatever the versions of the libraries are."""
+    return hashlib.sha256(canonical_json(_digests(rooms)).encode()).hexdigest()
+
+
+def _digests(rooms: tuple[str, ...]) -> dict[str, str]:
     root = Path(__file__).parents[1]
     sources = [root / "records.py", *(file for room in rooms for file in _sources(root / room))]
-    digests = {
+    return {
         file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sources
         if file.suffix in {".py", ".yaml"}
     }
-    libraries = {name: version(name) for name in LIBRARIES}
-    return hashlib.sha256(canonical_json({"sources": digests, "libraries": libraries}).encode()).hexdigest()
 
 
 def _sources(room: Path) -> list[Path]:

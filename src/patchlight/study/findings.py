@@ -42,7 +42,6 @@ NOT_MEASURED = (
     "direct-and-indirect",
     "weights",
     "random-init",
-    "calibration",
     "corruptions",
     "replication",
     "edits",
