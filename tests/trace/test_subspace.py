@@ -16,8 +16,8 @@ from tests.trace.oracle import activation, patched
 
 CLEAN, CORRUPTED = [3, 14, 15, 9, 6], [3, 34, 15, 8, 6]
 FAMILIES = ("gpt2", "llama", "gemma2", "granite", "bloom", "opt", "gpt_neox")
-SITES = ("blocks.1.resid_pre@2", "blocks.0.attn_out@3", "blocks.0.mlp_out@2", "blocks.1.mlp_hidden@4", "blocks.0.head_out.2@3",
-         "embed@1", "blocks.0.resid_post@4")  # fmt: skip
+SITES = ("blocks.1.resid_pre@2", "blocks.0.attn_out@3", "blocks.0.mlp_out@2", "blocks.1.mlp_hidden@4",
+         "blocks.0.head_out.2@3", "embed@1", "blocks.0.resid_post@4")  # fmt: skip
 
 
 def width_of(model, site):
@@ -88,14 +88,11 @@ def test_a_learned_direction_lowers_the_loss_and_the_model_keeps_no_gradient(tin
     assert all(parameter.grad is None for parameter in model.hf.parameters())
 
 
-@pytest.mark.parametrize(
-    ("site", "code"),
-    [("blocks.0.pattern.1@2", "trace-subspace-site"), ("blocks.0.head_out@2", "trace-subspace-site"), ("blocks.0-1.mlp_out@2", "trace-subspace-site")],
-)  # fmt: skip
-def test_a_site_without_directions_is_refused(site, code, tiny, pair_of):
+@pytest.mark.parametrize("site", ["blocks.0.pattern.1@2", "blocks.0.head_out@2", "blocks.0-1.mlp_out@2"])
+def test_a_site_without_directions_is_refused(site, tiny, pair_of):
     with pytest.raises(InputError) as error:
         patch_subspaces(tiny("gpt2"), [pair_of(CLEAN, CORRUPTED)], site, [])
-    assert error.value.code == code
+    assert error.value.code == "trace-subspace-site"
 
 
 def test_a_subspace_of_another_width_is_refused(tiny, pair_of):

@@ -7,7 +7,7 @@ what runs from the site's layer on is run, by the stock modules with one hook.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,18 +64,40 @@ def das(
     width = groups[0].own[0].shape[-1]
     rotation = parametrizations.orthogonal(torch.nn.Linear(width, dimensions, bias=False)).to(rest.parts[0].given[0])
     optimiser = torch.optim.Adam(rotation.parameters(), lr=training.learning_rate)
-    best, since, kept = float("inf"), 0, rotation.weight.detach().clone()
+    best, since, kept = float("inf"), 0, _basis(rotation).detach().clone()
     order = np.random.default_rng(training.seed)
     for _ in range(training.epochs):
-        for batch in _batches(halves, training.batch, order):
-            optimiser.zero_grad()
-            rest.loss(rotation.weight, *batch).mean().backward()
-            optimiser.step()
-        loss = _mean_loss(rest, rotation.weight, halves, bool(aside))
-        best, since, kept = (loss, 0, rotation.weight.detach().clone()) if loss < best else (best, since + 1, kept)
+        with _frozen(model):
+            for batch in _batches(halves, training.batch, order):
+                optimiser.zero_grad()
+                rest.loss(_basis(rotation), *batch).mean().backward()
+                optimiser.step()
+        loss = _mean_loss(rest, _basis(rotation), halves, bool(aside))
+        best, since, kept = (loss, 0, _basis(rotation).detach().clone()) if loss < best else (best, since + 1, kept)
         if since >= training.patience:
             break
     return Subspace(DAS, kept)
+
+
+def _basis(rotation: torch.nn.Module) -> Float[Tensor, "dimension width"]:
+    """The directions of a rotation, as its parametrisation makes them of what is trained."""
+    basis: Any = rotation.weight
+    directions: Tensor = basis
+    return directions
+
+
+@contextmanager
+def _frozen(model: Model) -> Iterator[None]:
+    """Within it, no weight of the model asks for a gradient."""
+    with alone(model):
+        asking = [weight for weight in model.hf.parameters() if weight.requires_grad]
+        try:
+            for weight in asking:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in asking:
+                weight.requires_grad_(True)
 
 
 @torch.no_grad()

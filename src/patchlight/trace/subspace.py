@@ -26,7 +26,7 @@ from patchlight.trace.ends import positions, replacing, rows_of
 from patchlight.trace.engine import replay
 from patchlight.trace.rows import Rows
 from patchlight.trace.sweep import MEMORY, Settings, Work, measured, work_on
-from patchlight.trace.vectors import groups, kept, seen, spanned_site, stored
+from patchlight.trace.vectors import Group, groups, kept, seen, spanned_site, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,15 +107,16 @@ def find_subspaces(
         if method == DAS:
             facts = [each.fact or str(index) for index, each in enumerate(pairs)]
             result += [das(model, found, facts, place, size, training or Training()) for size in dimensions]
-            continue
-        largest = max(dimensions)
-        one = {
-            "mean-difference": lambda: mean_difference(found),
-            "pca": lambda largest=largest: principal(found, largest),
-            "probe": lambda largest=largest: probe(found, largest),
-        }[method]()
-        result += [one.first(size) for size in dimensions if size <= one.dimensions]
+        else:
+            one = _found(method, found, max(dimensions))
+            result += [one.first(size) for size in dimensions if size <= one.dimensions]
     return tuple(result)
+
+
+def _found(method: str, found: Sequence[Group], dimensions: int) -> Subspace:
+    if method == "mean-difference":
+        return mean_difference(found)
+    return (principal if method == "pca" else probe)(found, dimensions)
 
 
 def patch_subspaces(
@@ -144,7 +145,7 @@ def patch_subspaces(
     for batch, found in measured(work, on_progress):
         values[batch], runs[:, batch] = found.values[metric], (found.clean[metric], found.corrupted[metric])
     return SubspaceEffects(
-        values[:, :-1], values[:, -1], *runs, place, tuple(subspaces), tuple(pairs), direction, metric
+        values[:, :-1], values[:, -1], runs[0], runs[1], place, tuple(subspaces), tuple(pairs), direction, metric
     )
 
 
