@@ -1,4 +1,4 @@
-"""Directions at a site, found from pairs without a gradient: mean difference, principal components, ridge probe, chance.
+"""Directions at a site, found from pairs without a gradient: mean difference, principal components, probe, chance.
 
 Each is a subspace with orthonormal directions, the most important first, so that its first few are a subspace too.
 """
