@@ -60,9 +60,7 @@ def das(
     rest = _Rest(model, site, layer, tuple(_Parts.of(group, layer) for group in groups))
     aside = _aside(facts, training)
     halves = [[index in aside for index in group.indices] for group in groups]
-    torch.manual_seed(training.seed)
-    width = groups[0].own[0].shape[-1]
-    rotation = parametrizations.orthogonal(torch.nn.Linear(width, dimensions, bias=False)).to(rest.parts[0].given[0])
+    rotation = _rotation(groups[0].own[0].shape[-1], dimensions, training.seed).to(rest.parts[0].given[0])
     optimiser = torch.optim.Adam(rotation.parameters(), lr=training.learning_rate)
     best, since, kept = float("inf"), 0, _basis(rotation).detach().clone()
     order = np.random.default_rng(training.seed)
@@ -77,6 +75,12 @@ def das(
         if since >= training.patience:
             break
     return Subspace(DAS, kept)
+
+
+def _rotation(width: int, dimensions: int, seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return parametrizations.orthogonal(torch.nn.Linear(width, dimensions, bias=False))
 
 
 def _basis(rotation: torch.nn.Module) -> Float[Tensor, "dimension width"]:
