@@ -19,7 +19,19 @@ from markupsafe import Markup
 
 from patchlight.judge.verdict import Reason
 from patchlight.records import Site
-from patchlight.report import across, agreement, contrast, figures, narrowing, nulls, paths, published, robustness, sets
+from patchlight.report import (
+    across,
+    agreement,
+    contrast,
+    figures,
+    narrowing,
+    nulls,
+    paths,
+    published,
+    robustness,
+    sets,
+    subspaces,
+)
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.svg import readable
@@ -61,6 +73,7 @@ def render(contents: ReportContents, language: str) -> str:
         narrowing=narrowing,
         nulls=nulls,
         paths=paths,
+        subspaces=subspaces,
         sets=sets,
         agreement=agreement,
         across=across,

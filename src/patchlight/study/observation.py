@@ -13,10 +13,10 @@ from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.report.within import Observed
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
-from patchlight.study.findings import CONTRIBUTIONS, KindView
 from patchlight.study.results import Checkpoint, Question, SweepResult
 from patchlight.study.spec import Study
 from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.view import CONTRIBUTIONS, KindView
 
 OBSERVING = (*SWEEPS, "study/observation.py")
 

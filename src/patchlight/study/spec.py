@@ -237,8 +237,9 @@ class Sweep(Section):
     @model_validator(mode="after")
     def estimates_are_of_logits(self) -> Sweep:
         """Refuse a screening under a first metric whose gradient nothing reads."""
-        if self.screening and self.metrics[0] != "logit_diff":
-            raise ValueError("`screening` reads the logit difference: put logit_diff first, or leave out `screening`")
+        asked = {"screening": self.screening, "subspaces": self.subspaces, "observation": self.observation}
+        for name in (name for name, given in asked.items() if given and self.metrics[0] != "logit_diff"):
+            raise ValueError(f"`{name}` reads the logit difference: put logit_diff first, or leave out `{name}`")
         return self
 
 

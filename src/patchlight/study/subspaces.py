@@ -14,11 +14,11 @@ from patchlight.records import Pair
 from patchlight.report.within import SubspaceResult, SubspaceRow
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
-from patchlight.study.findings import KindView
 from patchlight.study.paths import strongest
 from patchlight.study.results import Checkpoint, Question, SweepResult
 from patchlight.study.spec import Study, Subspaces
 from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.view import KindView
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
