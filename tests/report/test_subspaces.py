@@ -35,7 +35,7 @@ def shown(contents, language, **parts):
 
 def test_the_smallest_number_of_directions_is_said_with_its_interval_and_controls(contents):
     page = shown(contents, "en", subspaces=(directions(),))
-    assert "2 of these directions are the fewest tried that bring back four fifths: 85%" in page
+    assert "2 of these directions are the fewest tried that bring back four fifths: 85" in page
     assert "Control, random directions: at most 7%." in page
     assert "No warning of a dormant path." in page
 
