@@ -27,23 +27,29 @@ if TYPE_CHECKING:
     from patchlight.records import Pair, Site, TokenPair
     from patchlight.trace.across import AcrossEffects, patch_across
     from patchlight.trace.corruptions import Corruption
+    from patchlight.trace.directions import Subspace
     from patchlight.trace.effects import Effects
     from patchlight.trace.identities import prove
+    from patchlight.trace.illusion import Illusion, audit
     from patchlight.trace.mediation import DirectIndirect, effects
+    from patchlight.trace.observe import Attribution, attention_patterns, attribute, logit_lens
     from patchlight.trace.patch import SetEffects, patch
     from patchlight.trace.paths import PathEffects, paths
     from patchlight.trace.repair import SelfRepair, backups, self_repair
     from patchlight.trace.screening import screen_sites
     from patchlight.trace.sites import read_site
+    from patchlight.trace.subspace import SubspaceEffects, find_subspaces, patch_subspaces
     from patchlight.trace.sweep import sweep, sweeps
     from patchlight.trace.weights import WeightEffects, patch_weights
     from patchlight.verify.robustness import robustness
 
 __all__ = [
     "AcrossEffects",
+    "Attribution",
     "Corruption",
     "DirectIndirect",
     "Effects",
+    "Illusion",
     "Model",
     "Pair",
     "PatchlightError",
@@ -51,14 +57,22 @@ __all__ = [
     "SelfRepair",
     "SetEffects",
     "Site",
+    "Subspace",
+    "SubspaceEffects",
     "TokenPair",
     "WeightEffects",
     "align",
+    "attention_patterns",
+    "attribute",
+    "audit",
     "backups",
     "effects",
+    "find_subspaces",
     "load_model",
+    "logit_lens",
     "patch",
     "patch_across",
+    "patch_subspaces",
     "patch_weights",
     "paths",
     "prove",
@@ -75,9 +89,11 @@ __all__ = [
 
 _HOMES = {
     "AcrossEffects": "trace.across",
+    "Attribution": "trace.observe",
     "Corruption": "trace.corruptions",
     "DirectIndirect": "trace.mediation",
     "Effects": "trace.effects",
+    "Illusion": "trace.illusion",
     "Model": "model.anatomy",
     "Pair": "records",
     "PatchlightError": "errors",
@@ -85,14 +101,22 @@ _HOMES = {
     "SelfRepair": "trace.repair",
     "SetEffects": "trace.patch",
     "Site": "records",
+    "Subspace": "trace.directions",
+    "SubspaceEffects": "trace.subspace",
     "TokenPair": "records",
     "WeightEffects": "trace.weights",
     "align": "pairs.align",
+    "attention_patterns": "trace.observe",
+    "attribute": "trace.observe",
+    "audit": "trace.illusion",
     "backups": "trace.repair",
     "effects": "trace.mediation",
+    "find_subspaces": "trace.subspace",
     "load_model": "model.load",
+    "logit_lens": "trace.observe",
     "patch": "trace.patch",
     "patch_across": "trace.across",
+    "patch_subspaces": "trace.subspace",
     "patch_weights": "trace.weights",
     "paths": "trace.paths",
     "prove": "trace.identities",

@@ -31,6 +31,7 @@ from patchlight.report import (
     published,
     robustness,
     sets,
+    subspaces,
 )
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
@@ -73,6 +74,7 @@ def render(contents: ReportContents, language: str) -> str:
         narrowing=narrowing,
         nulls=nulls,
         paths=paths,
+        subspaces=subspaces,
         sets=sets,
         agreement=agreement,
         passport=passport.rows_of(texts),

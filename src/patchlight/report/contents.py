@@ -20,6 +20,7 @@ from patchlight.judge.verdict import Verdict
 from patchlight.records import Site
 from patchlight.report.replay import Replay
 from patchlight.report.texts import Texts, Words
+from patchlight.report.within import Observed, SubspaceResult
 from patchlight.verify.agreement import Robustness
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ class KindResult:
     metrics: tuple[Robustness, ...] = ()  # further metrics beside the first, by component and direction
     nulls_absent: Mapping[str, str] = field(default_factory=dict)  # null maps that were not made, with the reason
     direct: DirectEffects | None = None
+    subspaces: tuple[SubspaceResult, ...] = ()
+    observed: Observed | None = None
     concentration: tuple[IndexRow, ...] = ()  # of the effects of single places
 
 

@@ -180,6 +180,8 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         narrowing=result.narrowings.get(kind),
         across=transfers(study, result, kind),
         direct=result.directs.get(kind),
+        subspaces=result.subspaces.get(kind, ()),
+        observed=result.observed.get(kind),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from patchlight.records import Pair
 from patchlight.report.contents import DirectEffects, Narrowing
+from patchlight.report.within import Observed, SubspaceResult
 from patchlight.store.results import Artifact
 from patchlight.trace.sufficient import SetEvidence
 from patchlight.verify.agreement import Robustness
@@ -131,5 +132,7 @@ class CheckpointResults:
     nulls: tuple[str, ...] = ()  # the null maps that apply to this checkpoint, made or not
     across: tuple[AcrossResult, ...] = ()  # of a fine-tuned checkpoint, where it was asked for
     directs: Mapping[str, DirectEffects] = field(default_factory=dict)  # by kind, where it was asked for
+    subspaces: Mapping[str, tuple[SubspaceResult, ...]] = field(default_factory=dict)  # by kind, where it was asked for
+    observed: Mapping[str, Observed] = field(default_factory=dict)  # by kind, where it was asked for
     sets: Mapping[str, SetEvidence] = field(default_factory=dict)  # by kind, where there are enough facts
     split: str = ""  # hash of the unit that holds the split of the facts

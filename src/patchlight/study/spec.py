@@ -183,6 +183,20 @@ SetsChoice = Annotated[
 ]
 
 
+class Subspaces(Section):
+    """Directions within places, found on the discovery facts and judged on those held out."""
+
+    sites: tuple[str, ...] = Field(
+        default=(),
+        description="Places such as blocks.7.mlp_hidden@subject_last; by default the strongest of each kind.",
+    )
+    methods: tuple[Literal["mean-difference", "pca", "probe", "das"], ...] = Field(
+        default=("mean-difference", "pca", "probe", "das"), min_length=1
+    )
+    dimensions: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 2, 4, 8), min_length=1)
+    epochs: int = Field(default=40, ge=1, description="Of training das, at most; it stops early.")
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -209,6 +223,12 @@ class Sweep(Section):
     sets: SetsChoice = Field(
         default=Sets(), description="Grow sets of sites on the discovery facts and confirm them; false leaves it out."
     )
+    subspaces: Subspaces | None = Field(
+        default=None, description="Find directions within a place: how few of them bring the answer back?"
+    )
+    observation: bool = Field(
+        default=False, description="Also look without exchanging anything, and say where looking and acting disagree."
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(
         default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."
@@ -217,8 +237,9 @@ class Sweep(Section):
     @model_validator(mode="after")
     def estimates_are_of_logits(self) -> Sweep:
         """Refuse a screening under a first metric whose gradient nothing reads."""
-        if self.screening and self.metrics[0] != "logit_diff":
-            raise ValueError("`screening` reads the logit difference: put logit_diff first, or leave out `screening`")
+        asked = {"screening": self.screening, "subspaces": self.subspaces, "observation": self.observation}
+        for name in (name for name, given in asked.items() if given and self.metrics[0] != "logit_diff"):
+            raise ValueError(f"`{name}` reads the logit difference: put logit_diff first, or leave out `{name}`")
         return self
 
 

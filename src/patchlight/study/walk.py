@@ -15,6 +15,7 @@ from patchlight.packs.yaml_source import suggestion
 from patchlight.records import MODEL_NULLS
 from patchlight.report.contents import DirectEffects, Narrowing, ReportContents
 from patchlight.report.replay import Replay
+from patchlight.report.within import Observed, SubspaceResult
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
 from patchlight.store.ledger import Ledger
@@ -170,6 +171,8 @@ def _checkpoint_results(
         narrowings,
         applying(checkpoint, models),
         directs=_directs(here, checkpoint, questions, sweeps),
+        subspaces=_subspaces(here, checkpoint, questions, sweeps),
+        observed=_observed(here, checkpoint, questions, sweeps),
         sets=_sets(here, checkpoint, questions),
         split=split.hash,
     )
@@ -220,6 +223,27 @@ def _directs(
     units = paths_units(here.study, checkpoint, questions, sweeps)
     artifacts = here.run([unit for _, unit in units]).artifacts
     return directs_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
+
+
+def _subspaces(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question], sweeps: Sequence[SweepResult]
+) -> Mapping[str, tuple[SubspaceResult, ...]]:
+    from patchlight.study.subspaces import subspace_units, subspaces_of
+
+    units = subspace_units(here.study, checkpoint, questions, sweeps)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return subspaces_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
+
+
+def _observed(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question], sweeps: Sequence[SweepResult]
+) -> Mapping[str, Observed]:
+    from patchlight.study.observation import observation_units, observed_of
+
+    units = observation_units(here.study, checkpoint, questions)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    done = {kind: artifacts[unit.hash] for kind, unit in units if unit.hash in artifacts}
+    return observed_of(here.study, questions, sweeps, done)
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:
