@@ -185,3 +185,7 @@ def test_cliff_delta_counts_which_group_is_larger() -> None:
     assert (apart.low, apart.estimate, apart.high) == (1.0, 1.0, 1.0)
     with pytest.raises(InputError, match="5 facts in each group"):
         cliff_delta(first[:3], second, seed=0)
+
+
+def test_two_effective_facts_leave_the_level_below_one() -> None:
+    assert expanded_level(0.95, 2) < 1

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchlight.cli import begin, corpus, packs, passport, studies
+from patchlight.cli import begin, corpus, packs, passport, replicate, studies
 from patchlight.cli.phrases import locale_language
 from patchlight.cli.terminal import Terminal, explain_to
 
@@ -45,6 +45,7 @@ def patchlight(
 for work in (begin.init, begin.doctor, studies.validate, studies.run, studies.resume, studies.status, studies.report):
     app.command(work.__name__)(work)
 app.command("passport")(passport.passport)
+app.command("replicate")(replicate.replicate)
 app.add_typer(corpus.group, name="corpus")
 app.add_typer(packs.app)
 

@@ -239,10 +239,8 @@ def find_candidates(ranked: RankedMap, evidence: Evidence, seed: int) -> tuple[C
 
     The family of the corrected tests is every cell against every null; of a cell's tests the largest p counts.
     """
-    held_out = evidence.held_out
-    contrasts = ranked.contrasts
-    p = _test(contrasts, evidence, ~held_out, seed).p.max(axis=0)
-    strength = np.nanmean(fact_means(contrasts[~held_out], _facts(evidence, ~held_out)), axis=0).min(axis=0)
+    held_out, contrasts = evidence.held_out, ranked.contrasts
+    p, strength = _discovery(ranked, evidence, seed)
     found = np.flatnonzero((p <= LEVEL) & (strength > 0))
     found = found[np.argsort(-strength[found], kind="stable")]
     if not len(found):
@@ -250,6 +248,19 @@ def find_candidates(ranked: RankedMap, evidence: Evidence, seed: int) -> tuple[C
     confirmation = _test(contrasts[:, :, found], evidence, held_out, seed)
     adjusted = _holm(np.where(confirmation.statistic > 0, confirmation.p_single, 1.0).max(axis=0))
     return _with_intervals(ranked.take(found), evidence, p[found], adjusted, seed)
+
+
+def discovered(ranked: RankedMap, evidence: Evidence, seed: int) -> Bool[np.ndarray, " cell"]:
+    """Which cells the discovery facts name, before they are tried on those held out."""
+    p, strength = _discovery(ranked, evidence, seed)
+    return np.asarray((p <= LEVEL) & (strength > 0))
+
+
+def _discovery(ranked: RankedMap, evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each cell the largest corrected p over the nulls, and the smallest mean effect beyond one."""
+    rows, contrasts = ~evidence.held_out, ranked.contrasts
+    strength = np.nanmean(fact_means(contrasts[rows], _facts(evidence, rows)), axis=0).min(axis=0)
+    return _test(contrasts, evidence, rows, seed).p.max(axis=0), strength
 
 
 def _with_intervals(

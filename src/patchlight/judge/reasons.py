@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from patchlight.judge.evidence import FACTS_IN_EACH_HALF, Evidence, RankedMap
 from patchlight.judge.sets import TriedSet, TriedSets
-from patchlight.judge.statistics import fact_means
 from patchlight.judge.thresholds import Thresholds
 from patchlight.records import Interval
-from patchlight.verify.stability import JACCARD_BAR, top_stability
+from patchlight.verify.stability import JACCARD_BAR, Stability
 
 Number = float | int | str
 
@@ -57,7 +56,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "nulls-missing": ("nulls",),
     "not-replicated": (),
     "thresholds-not-calibrated": (),
-    "list-unstable": ("jaccard", "bar"),
+    "list-unstable": ("source", "jaccard", "bar"),
     "few-facts-for-intervals": ("facts", "needed"),
     "sites-not-ranked": ("structural", "too_few_facts"),
 }
@@ -138,7 +137,7 @@ def why_distributed(tried: TriedSet, sets: TriedSets) -> tuple[Reason, ...]:
 
 
 def why_not_stronger(
-    evidence: Evidence, ranked: RankedMap, confirmed: int, thresholds: Thresholds, seed: int
+    evidence: Evidence, ranked: RankedMap, stability: Stability | None, thresholds: Thresholds
 ) -> tuple[Reason, ...]:
     """What keeps the verdict from saying more."""
     limits = [reason("not-replicated")]
@@ -146,10 +145,10 @@ def why_not_stronger(
         limits.append(reason("nulls-missing", nulls=", ".join(evidence.nulls_missing)))
     if not thresholds.calibrated:
         limits.append(reason("thresholds-not-calibrated"))
-    if confirmed:
-        jaccard = top_stability(fact_means(ranked.contrast, evidence.facts), confirmed, seed=seed)
-        if jaccard < JACCARD_BAR:
-            limits.append(reason("list-unstable", jaccard=jaccard, bar=JACCARD_BAR))
+    weakest = stability.weakest if stability else None
+    if weakest is not None and not weakest.stable:
+        jaccard = weakest.jaccard.estimate
+        limits.append(reason("list-unstable", source=weakest.source, jaccard=jaccard, bar=JACCARD_BAR))
     facts = len(set(evidence.facts))
     if facts < thresholds.facts_for_coverage:
         limits.append(reason("few-facts-for-intervals", facts=facts, needed=thresholds.facts_for_coverage))

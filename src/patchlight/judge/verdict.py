@@ -22,7 +22,9 @@ from patchlight.judge.reasons import (
     why_not_stronger,
 )
 from patchlight.judge.sets import TriedSet, TriedSets, try_sets
+from patchlight.judge.stability import list_stability
 from patchlight.judge.thresholds import THRESHOLDS, Thresholds
+from patchlight.verify.stability import Stability
 
 __all__ = ["REASONS", "Grade", "Reason", "Verdict", "Word", "judge", "word_under"]
 
@@ -47,6 +49,7 @@ class Verdict:
     why_not_stronger: tuple[Reason, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     sets: TriedSets | None = field(default=None, compare=False)
+    stability: Stability | None = None
 
 
 def judge(evidence: Evidence, *, seed: int, thresholds: Thresholds = THRESHOLDS) -> Verdict:
@@ -62,8 +65,9 @@ def judge(evidence: Evidence, *, seed: int, thresholds: Thresholds = THRESHOLDS)
     candidates = find_candidates(ranked, evidence, seed)
     word, reasons = _rule(ranked, sets, thresholds)
     confirmed = sum(candidate.confirmed for candidate in candidates)
-    limits = why_not_stronger(evidence, ranked, confirmed, thresholds, seed)
-    return Verdict(evidence.kind, word, _grade(word, limits), reasons, limits, candidates, sets)
+    stability = list_stability(ranked, evidence, confirmed, seed)
+    limits = why_not_stronger(evidence, ranked, stability, thresholds)
+    return Verdict(evidence.kind, word, _grade(word, limits), reasons, limits, candidates, sets, stability)
 
 
 def word_under(verdict: Verdict, thresholds: Thresholds) -> Word:

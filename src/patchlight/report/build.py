@@ -35,6 +35,7 @@ from patchlight.report import (
 )
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
+from patchlight.report.stability import stability_table
 from patchlight.report.svg import readable
 from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts, site_words
 from patchlight.store.faults import told_clearly
@@ -127,6 +128,8 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         for name in {"null", "nulls"} & set(numbers):
             named = [texts.word("null", null) for null in str(numbers[name]).split(", ")]
             numbers[name] = texts("page.comma").join(named)
+        if "source" in numbers:
+            numbers["source"] = texts(f"stability_source.{numbers['source']}")
         return texts(f"reason.{each.code}", **numbers)
 
     def words(text: Words) -> Markup:
@@ -146,6 +149,7 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         "number": lambda value: f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "",
         "percent": percent,
         "readable": readable,
+        "stability_table": lambda checkpoint, found: stability_table(checkpoint, found, texts),
     }
 
 

@@ -113,7 +113,7 @@ def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
         excluded=_excluded(result),
         checks=_checks(result),
         kinds=tuple(_kind(study, result, kind, known) for kind in kinds),
-        compared=kinds_compared([_view(study, result, kind) for kind in kinds], seed_of(study, "contrast")),
+        compared=kinds_compared([kind_view(study, result, kind) for kind in kinds], seed_of(study, "contrast")),
         split=result.split,
     )
 
@@ -154,7 +154,8 @@ def _checks(result: CheckpointResults) -> tuple[IdentityCheck, ...]:
     )
 
 
-def _view(study: Study, result: CheckpointResults, kind: str) -> KindView:
+def kind_view(study: Study, result: CheckpointResults, kind: str) -> KindView:
+    """One kind of knowledge in one checkpoint, with its part of every sweep."""
     rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
     questions = tuple(question for question in result.questions if question.pair.kind == kind)
     # A kind of which nothing is answered has its verdict, and no map.
@@ -163,7 +164,7 @@ def _view(study: Study, result: CheckpointResults, kind: str) -> KindView:
 
 
 def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
-    view = _view(study, result, kind)
+    view = kind_view(study, result, kind)
     questions = view.questions
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
     evidence = view.evidence(asked, result.sets.get(kind))

@@ -44,6 +44,7 @@ class Walked:
     contents: ReportContents
     computed: int
     failures: tuple[Failure, ...]
+    results: tuple[CheckpointResults, ...]
 
 
 @dataclass
@@ -113,7 +114,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     contents = contents_of(study, pack, results, command, begun)
     contents = replace(contents, replay=_replay(here, contents, results))
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
-    return Walked(report, contents, here.computed, here.failures)
+    return Walked(report, contents, here.computed, here.failures, tuple(results))
 
 
 def require_relations(study: Study, pack: Pack) -> None:
