@@ -92,6 +92,7 @@ def test_the_passport_that_ships_can_be_read_and_is_the_one_on_the_page() -> Non
     assert not is_current({**shipped(), "code": "of another day"})
 
 
+@pytest.mark.slow
 def test_the_command_finds_what_was_taught_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
