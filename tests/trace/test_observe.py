@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -50,10 +52,10 @@ def test_the_lens_ends_in_the_models_own_logits(name, tiny, pair_of):
 def test_patterns_are_those_of_the_stock_attention(tiny, pair_of):
     model, short = tiny("llama"), [4, 5, 6, 7]
     found = attention_patterns(model, [pair_of(CLEAN, CORRUPTED), pair_of(short, [4, 15, 6, 17])])
-    model.hf.set_attn_implementation("eager")
+    own = copy.deepcopy(model.hf)  # transformers leaves hooks of its own on a model that is asked for its attentions
+    own.set_attn_implementation("eager")
     with torch.no_grad():
-        stock = model.hf(input_ids=torch.tensor([short]), output_attentions=True).attentions
-    model.hf.set_attn_implementation("sdpa")
+        stock = own(input_ids=torch.tensor([short]), output_attentions=True).attentions
     for layer, weights in enumerate(stock):
         np.testing.assert_allclose(found[1, 0, layer, :, :4], weights[0, :, -1], rtol=1e-6)
     assert np.isnan(found[1, ..., 4]).all()
