@@ -21,12 +21,14 @@ from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.finetune import (
     Training,
-    TrainingSettings,
+
     cut_blocks,
     finetune,
-    perplexity,
+
     validation_loss,
 )
+from patchlight.model.settings import TrainingSettings
+from patchlight.model.trainer import perplexity
 from patchlight.model.scratch import new_gpt2, train_tokenizer
 
 torch.set_num_threads(1)
