@@ -21,15 +21,13 @@ from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.finetune import (
     Training,
-
     cut_blocks,
     finetune,
-
     validation_loss,
 )
+from patchlight.model.scratch import new_gpt2, train_tokenizer
 from patchlight.model.settings import TrainingSettings
 from patchlight.model.trainer import perplexity
-from patchlight.model.scratch import new_gpt2, train_tokenizer
 
 torch.set_num_threads(1)
 

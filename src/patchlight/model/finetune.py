@@ -32,6 +32,7 @@ from patchlight.model.source import quiet
 from patchlight.model.trained import merged, trainable
 from patchlight.model.trainer import LiveCurve, Progress, not_written, open_trainer
 
+
 @dataclass(frozen=True)
 class CurvePoint:
     """The losses at one optimiser step, in nats per token; None where none was taken at that step.
@@ -118,7 +119,6 @@ def validation_loss(model: Model, texts: Sequence[str], block_length: int, batch
     """Mean loss of `model` over every predicted token of `texts`, in nats; padding is left out."""
     with quiet():
         return mean_loss(model.hf, rows_of(texts, model, block_length), batch_size)
-
 
 
 def cut_blocks(texts: Sequence[str], model: Model, length: int) -> Int[Tensor, "block token"]:

@@ -107,7 +107,7 @@ def _with_lora(hf: PreTrainedModel, modules: Sequence[nn.Module], lora: Lora) ->
     hf.requires_grad_(False)
     adapted: Any = peft.get_peft_model(hf, config)
     adapted.peft_config["default"].base_model_name_or_path = None  # a path of this machine says nothing elsewhere
-    return adapted  # type: ignore[no-any-return]
+    return adapted
 
 
 def _linear(module: nn.Module) -> bool:
