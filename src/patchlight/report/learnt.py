@@ -16,9 +16,7 @@ def losses_table(checkpoints: Sequence[Checkpoint], texts: Texts) -> Table | Non
     rows = []
     for checkpoint in checkpoints:
         if checkpoint.training:
-            counted = texts(
-                "training.padding_counted" if checkpoint.training.padding_in_loss else "training.padding_left"
-            )
+            padding = "padding_counted" if checkpoint.training.padding_in_loss else "padding_left"
             before, kept = (losses_in_words(point) for point in checkpoint.training.ends())
             changes = (f"{then} → {now}" if then else "" for then, now in zip(before[1:], kept[1:], strict=True))
             rows.append((texts.pick(checkpoint.name), texts(f"training.{padding}"), *changes))

@@ -44,7 +44,8 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
 
     Meta `pairs`: every pair the model answers, `swept` true where it takes part in the sweeps; `known`: facts known
     in two wordings, of those asked, by kind and by whether they were taught; `facts`: each of them;
-    `gap_unclear`: kinds whose mean gap over all facts asked is not told from 0. Table `left_out`: every other question, with its reason.
+    `gap_unclear`: kinds whose mean gap over all facts asked is not told from 0.
+    Table `left_out`: every other question, with its reason.
     """
     spec = study.spec
     built = _built(study, pack, model)
