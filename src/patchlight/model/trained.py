@@ -105,7 +105,9 @@ def _with_lora(hf: PreTrainedModel, modules: Sequence[nn.Module], lora: Lora) ->
         task_type="CAUSAL_LM",
     )
     hf.requires_grad_(False)
-    adapted: Any = peft.get_peft_model(hf, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft uses names that transformers is about to drop
+        adapted: Any = peft.get_peft_model(hf, config)
     adapted.peft_config["default"].base_model_name_or_path = None  # a path of this machine says nothing elsewhere
     return adapted
 
