@@ -26,7 +26,7 @@ import patchlight
 from patchlight.corpus.compose import compose
 from patchlight.corpus.split import split
 from patchlight.model.anatomy import Model
-from patchlight.model.finetune import TrainingSettings, finetune
+from patchlight.model.finetune import finetune
 from patchlight.model.scratch import new_gpt2, train_tokenizer
 from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack
@@ -35,6 +35,7 @@ from patchlight.pairs.screen import measure
 from patchlight.records import Pair
 from patchlight.study.questions import ask
 from patchlight.study.spec import Study, read_study
+from patchlight.study.stages import training_settings
 from patchlight.trace.changes import estimate
 from patchlight.trace.gradients import METHODS
 from patchlight.trace.screening import screen_sites, upper_bound
@@ -61,7 +62,7 @@ def demo(count: int) -> tuple[Model, list[Pair], float]:
     parts = split(documents, validation=0.2, seed=study.spec.seed)
     train, validation = ([document.text for document in part] for part in (parts.train, parts.validation))
     new = new_gpt2(train_tokenizer(train, 2000), layers=6, width=128, heads=4, context=128, seed=study.spec.seed)
-    settings = TrainingSettings(**study.spec.training["I"].model_dump())
+    settings = training_settings(study.spec.training["I"])
     with tempfile.TemporaryDirectory() as folder:
         trained = finetune(new, train, validation, settings, Path(folder), seed=study.spec.seed)
     return trained.model, answered(study, pack, trained.model, count), 0.5

@@ -16,9 +16,10 @@ import transformers
 
 from patchlight.errors import EnvironmentProblem, InputError, PatchlightError
 from patchlight.model.anatomy import Model
-from patchlight.model.finetune import TrainingSettings, finetune
+from patchlight.model.finetune import finetune
 from patchlight.model.load import load_model, save_model
 from patchlight.model.scratch import new_gpt2, train_tokenizer
+from patchlight.model.settings import TrainingSettings
 from patchlight.records import Pair
 from patchlight.trace.identities import prove
 from patchlight.trace.sweep import sweep

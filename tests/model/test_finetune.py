@@ -21,13 +21,13 @@ from patchlight.errors import EnvironmentProblem, GateFailed, InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.finetune import (
     Training,
-    TrainingSettings,
     cut_blocks,
     finetune,
-    perplexity,
     validation_loss,
 )
 from patchlight.model.scratch import new_gpt2, train_tokenizer
+from patchlight.model.settings import TrainingSettings
+from patchlight.model.trainer import perplexity
 
 torch.set_num_threads(1)
 

@@ -61,7 +61,7 @@ def with_adapter(hf: PreTrainedModel, folder: Path) -> PreTrainedModel:
     `peft` is not installed.
     """
     settings, weights = _settings(folder), _weights(folder)
-    peft = _peft()
+    peft = require_peft()
     if settings.get("peft_type") != "LORA" or any(settings.get(name) for name in REFUSED):
         kind = next((name for name in REFUSED if settings.get(name)), settings.get("peft_type"))
         fix = "use a plain LoRA adapter, or merge this one into its base model and save the result"
@@ -114,7 +114,8 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _peft() -> ModuleType:
+def require_peft() -> ModuleType:
+    """The optional package `peft`. Raises EnvironmentProblem where it is not installed."""
     try:
         import peft
     except ImportError as error:

@@ -7,63 +7,45 @@ on the same CPU and number of threads.
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-import transformers
 from jaxtyping import Int
-from safetensors import SafetensorError
 from torch import Tensor
 
-from patchlight.errors import EnvironmentProblem, GateFailed, InputError
+from patchlight.errors import GateFailed, InputError
 from patchlight.model.anatomy import Model
 from patchlight.model.load import load_model, refuse_adapted, save_model
-from patchlight.model.source import first_line, quiet
-
-_IGNORED = -100  # the label that the loss of transformers leaves out
-
-Progress = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train; the defaults are Configuration II of the study (method, section 1).
-
-    `max_steps` 0 means no limit beside `max_epochs`; `evaluate_every` counts optimiser steps, 0 means once an
-    epoch; `patience` counts evaluations without a lower validation loss; `block_length` is in tokens.
-    """
-
-    learning_rate: float = 2e-5
-    weight_decay: float = 0.1
-    max_epochs: int = 10
-    patience: int = 5
-    batch_size: int = 8
-    accumulation: int = 4
-    warmup_steps: int = 500
-    max_steps: int = 0
-    block_length: int = 512
-    evaluate_every: int = 0
+from patchlight.model.rows import Rows, comparable_rows, mean_loss, rows_of
+from patchlight.model.settings import TrainingSettings
+from patchlight.model.source import quiet
+from patchlight.model.trained import merged, trainable
+from patchlight.model.trainer import LiveCurve, Progress, not_written, open_trainer
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The losses at one optimiser step, in nats per token; None where none was taken at that step."""
+    """The losses at one optimiser step, in nats per token; None where none was taken at that step.
+
+    `validation_loss` is over the rows as they are trained on (padding counted where the settings say so),
+    `comparable_loss` over every token of the validation texts and no padding: comparable across configurations.
+    """
 
     step: int
     epoch: float
     train_loss: float | None
     validation_loss: float | None
+    comparable_loss: float | None
 
 
 @dataclass(frozen=True)
@@ -94,87 +76,63 @@ def finetune(
 ) -> Training:
     """A copy of `model` trained on `train_texts`, at the step of its lowest validation loss.
 
-    `folder` receives the model (`folder/model`) and the curve (`folder/training.json`). Called again with the
+    `folder` receives the model (`folder/model`, an adapter also alone in `folder/adapter`) and the curve
+    (`folder/training.json`; `folder/curve.csv` grows while training runs). Called again with the
     same arguments after a kill, it goes on from the last evaluation; after the end, it reads the result.
     `on_progress(step, total_steps, loss)` is called after each optimiser step. Raises InputError for texts,
-    settings or a folder that cannot be used, GateFailed where the loss is never finite.
+    settings or a folder that cannot be used, EnvironmentProblem for what this machine lacks,
+    GateFailed where a loss is not finite.
     """
     started = time.monotonic()
     refuse_adapted(model)
-    blocks = cut_blocks(train_texts, model, settings.block_length)
-    held_back = cut_blocks(validation_texts, model, settings.block_length)
+    settings.require(model)
+    train, held_back = _rows(train_texts, validation_texts, model, settings)
     try:
-        _claim(folder, _fingerprint(model, blocks, held_back, settings, seed))
+        _claim(folder, _fingerprint(model, [train, *held_back.values()], settings, seed))
         if not (folder / "training.json").exists():
             with quiet(), _own_random_state():
-                _train(model, blocks, held_back, settings, folder, seed=seed, on_progress=on_progress)
+                _train(model, train, held_back, settings, folder, seed=seed, on_progress=on_progress)
     except OSError as error:
-        raise _not_written(folder, error) from error
+        raise not_written(folder, error) from error
     return _read_training(folder, model, time.monotonic() - started)
+
+
+def _rows(
+    train_texts: Sequence[str], validation_texts: Sequence[str], model: Model, settings: TrainingSettings
+) -> tuple[Rows, dict[str, Rows]]:
+    """The rows to train on, and those of the validation texts: as trained, and as compared across configurations."""
+    train, as_trained = (
+        rows_of(texts, model, settings.block_length, settings.text, padding_in_loss=settings.padding_in_loss)
+        for texts in (train_texts, validation_texts)
+    )
+    if len(train) < settings.batch_size:
+        raise InputError(
+            "finetune-fewer-than-a-batch",
+            f"{len(train_texts)} texts give {len(train)} rows of {settings.block_length} tokens, "
+            f"fewer than one batch of {settings.batch_size}",
+            fix="give more documents, or lower batch_size or block_length",
+        )
+    return train, {"eval_loss": as_trained, "eval_comparable_loss": comparable_rows(validation_texts, model)}
 
 
 def validation_loss(model: Model, texts: Sequence[str], block_length: int, batch_size: int = 8) -> float:
     """Mean loss of `model` over every predicted token of `texts`, in nats; padding is left out."""
     with quiet():
-        return _masked_loss(model.hf, cut_blocks(texts, model, block_length), batch_size)
-
-
-def perplexity(loss: float) -> float:
-    """The perplexity that belongs to a mean loss in nats."""
-    return math.exp(loss)
+        return mean_loss(model.hf, rows_of(texts, model, block_length), batch_size)
 
 
 def cut_blocks(texts: Sequence[str], model: Model, length: int) -> Int[Tensor, "block token"]:
     """The texts end to end, each closed by the end-of-text token, cut into blocks; -100 pads the last one.
 
-    Raises InputError where there is no text, no end-of-text token, or a block is longer than the model reads.
+    Raises InputError as `rows_of`.
     """
-    end, context = model.tokenizer.eos_token_id, model.context or length
-    if end is None:
-        raise InputError("finetune-no-end", "the tokenizer has no end-of-text token", fix="set its eos_token")
-    if not 1 < length <= context:
-        raise InputError(
-            "finetune-block-length",
-            f"a block of {length} tokens does not fit a model that reads {context}",
-            fix=f"set block_length between 2 and {context}",
-        )
-    if not any(texts):
-        raise InputError("finetune-no-text", "there is no text to train on", fix="give at least one document")
-    with quiet():  # the tokenizer warns of long texts, which are cut here
-        encoded = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    stream = torch.tensor([token for ids in encoded for token in (*ids, end)])
-    return torch.nn.functional.pad(stream, (0, -len(stream) % length), value=_IGNORED).view(-1, length)
-
-
-class _Trainer(transformers.Trainer):  # type: ignore[misc]
-    """The stock trainer, with a validation loss that weighs every token alike and a plain word on a full disk."""
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        metrics = {"eval_loss": _masked_loss(self.model, self.eval_dataset, self.args.eval_batch_size)}
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
-        try:
-            super()._save_checkpoint(*given, **named)
-        except (OSError, RuntimeError, SafetensorError) as error:  # a RuntimeError is what torch makes of a full disk
-            raise _not_written(Path(self.args.output_dir), error) from error
-
-
-class _Reporter(transformers.TrainerCallback):  # type: ignore[misc]
-    def __init__(self, on_progress: Progress) -> None:
-        self.on_progress = on_progress
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" in logs:
-            self.on_progress(state.global_step, state.max_steps, logs["loss"])
+    return rows_of(texts, model, length).labels
 
 
 def _train(
     model: Model,
-    blocks: Int[Tensor, "block token"],
-    held_back: Int[Tensor, "block token"],
+    train: Rows,
+    held_back: Mapping[str, Rows],
     settings: TrainingSettings,
     folder: Path,
     *,
@@ -182,77 +140,18 @@ def _train(
     on_progress: Progress | None,
 ) -> None:
     """Writes `folder/model` and `folder/training.json`, going on from the last whole checkpoint."""
-    before = _masked_loss(model.hf, held_back, settings.batch_size)
-    hf = copy.deepcopy(model.hf).float().requires_grad_(True)
+    before = {name: mean_loss(model.hf, rows, settings.batch_size) for name, rows in held_back.items()}
     checkpoints = folder / "checkpoints"
-    trainer = _Trainer(
-        model=hf,
-        args=_arguments(settings, checkpoints, seed, len(blocks), hf.device.type == "cpu"),
-        train_dataset=list(blocks),
-        eval_dataset=held_back,
-        data_collator=_collate,
-        callbacks=[transformers.EarlyStoppingCallback(settings.patience)],
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    if on_progress:
-        trainer.add_callback(_Reporter(on_progress))
+    torch.manual_seed(seed)  # an adapter begins with random numbers
+    hf = trainable(model, settings.train_only, settings.lora)
     state = _last_state(checkpoints)
     if state is None or not _is_over(state, settings):
+        trainer = open_trainer(hf, train, held_back, settings, checkpoints, seed)
+        trainer.add_callback(LiveCurve(folder / "curve.csv", before, on_progress))
         last = None if state is None else str(checkpoints / f"checkpoint-{state['global_step']}")
         trainer.train(resume_from_checkpoint=last)
         state = asdict(trainer.state)
-    _finish(model, state, folder, before)
-
-
-def _arguments(settings: TrainingSettings, folder: Path, seed: int, blocks: int, on_cpu: bool) -> Any:
-    per_epoch = math.ceil(math.ceil(blocks / settings.batch_size) / settings.accumulation)
-    every, total = settings.evaluate_every or per_epoch, per_epoch * settings.max_epochs
-    return transformers.TrainingArguments(
-        output_dir=str(folder),
-        seed=seed,
-        data_seed=seed,
-        use_cpu=on_cpu,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_steps,
-        max_steps=min(total, settings.max_steps or total),
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=1,  # the best is kept beside the last
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        restore_callback_states_from_checkpoint=True,
-        logging_steps=1,  # a longer window would average differently after a resume
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-    )
-
-
-def _collate(blocks: Sequence[Int[Tensor, " token"]]) -> dict[str, Tensor]:
-    # No attention mask: padding lies to the right, where a causal model does not look, and has no loss.
-    labels = torch.stack(list(blocks))
-    return {"input_ids": labels.clamp(min=0), "labels": labels}
-
-
-def _masked_loss(hf: Any, blocks: Int[Tensor, "block token"], batch_size: int) -> float:
-    """Mean loss over every token that has one, in nats; each token weighs the same."""
-    total, count = 0.0, 0
-    hf.eval()
-    with torch.no_grad():
-        for labels in torch.split(blocks.to(hf.device), batch_size):
-            targets = int((labels[:, 1:] != _IGNORED).sum())
-            if targets:
-                loss = hf(input_ids=labels.clamp(min=0), labels=labels, use_cache=False).loss
-                total, count = total + loss.item() * targets, count + targets
-    return total / count
+    _finish(model, state, settings, folder, before)
 
 
 def _last_state(checkpoints: Path) -> dict[str, Any] | None:
@@ -278,9 +177,11 @@ def _is_over(state: dict[str, Any], settings: TrainingSettings) -> bool:
     return waited >= settings.patience or bool(state["global_step"] >= state["max_steps"])
 
 
-def _finish(model: Model, state: dict[str, Any], folder: Path, before: float) -> None:
+def _finish(
+    model: Model, state: dict[str, Any], settings: TrainingSettings, folder: Path, before: Mapping[str, float]
+) -> None:
     """Writes the best checkpoint as `folder/model`, then the curve, then removes the checkpoints."""
-    if state["best_global_step"] is None or not math.isfinite(before):
+    if state["best_global_step"] is None or not math.isfinite(before["eval_loss"]):
         raise GateFailed(
             "finetune-diverged",
             "the validation loss was never a finite number",
@@ -288,8 +189,12 @@ def _finish(model: Model, state: dict[str, Any], folder: Path, before: float) ->
             fix="lower the learning rate and start in a new folder",
         )
     best = folder / "checkpoints" / f"checkpoint-{state['best_global_step']}"
-    hf = type(model.hf).from_pretrained(best, dtype=torch.float32)
-    shutil.rmtree(folder / "model", ignore_errors=True)  # from a kill just after it was written
+    for name in ("model", "adapter"):
+        shutil.rmtree(folder / name, ignore_errors=True)  # from a kill just after it was written
+    if settings.lora:
+        hf = merged(model, best, folder / "adapter")
+    else:
+        hf = type(model.hf).from_pretrained(best, dtype=torch.float32)
     save_model(Model(hf, model.tokenizer, model.name, model.family), folder / "model")
     record = {
         "best_step": state["best_global_step"],
@@ -302,13 +207,14 @@ def _finish(model: Model, state: dict[str, Any], folder: Path, before: float) ->
     shutil.rmtree(folder / "checkpoints")
 
 
-def _curve(history: Sequence[dict[str, float]], before: float) -> list[CurvePoint]:
-    """One point per optimiser step, from the trainer's log and the validation loss before training."""
-    steps: dict[int, dict[str, float]] = {0: {"epoch": 0.0, "eval_loss": before}}
+def _curve(history: Sequence[dict[str, float]], before: Mapping[str, float]) -> list[CurvePoint]:
+    """One point per optimiser step, from the trainer's log and the losses before training."""
+    steps: dict[int, dict[str, float]] = {0: {"epoch": 0.0, **before}}
     for entry in history:
         steps.setdefault(int(entry["step"]), {}).update(entry)
     return [
-        CurvePoint(step, entry["epoch"], entry.get("loss"), entry.get("eval_loss")) for step, entry in steps.items()
+        CurvePoint(step, entry["epoch"], *(entry.get(name) for name in ("loss", "eval_loss", "eval_comparable_loss")))
+        for step, entry in steps.items()
     ]
 
 
@@ -319,16 +225,11 @@ def _read_training(folder: Path, model: Model, seconds: float) -> Training:
     return Training(model=trained, curve=curve, seconds=seconds, **record)
 
 
-def _fingerprint(
-    model: Model,
-    blocks: Int[Tensor, "block token"],
-    held_back: Int[Tensor, "block token"],
-    settings: TrainingSettings,
-    seed: int,
-) -> str:
+def _fingerprint(model: Model, texts: Sequence[Rows], settings: TrainingSettings, seed: int) -> str:
     """What the result depends on, as a hash: the same in two runs means that one may go on with the other."""
     parts = [model.digest, json.dumps(asdict(settings), sort_keys=True), str(seed)]
-    parts += [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (blocks, held_back)]
+    tensors = [tensor for rows in texts for tensor in rows.inputs().values()]
+    parts += [hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for tensor in tensors]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -345,15 +246,6 @@ def _claim(folder: Path, fingerprint: str) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(mark, fingerprint)
-
-
-def _not_written(folder: Path, error: Exception) -> EnvironmentProblem:
-    return EnvironmentProblem(
-        "finetune-not-written",
-        f"training could not write its files: {first_line(error)}",
-        where=str(folder),
-        fix="free some space, then run again: training goes on from its last evaluation",
-    )
 
 
 def _write_whole(path: Path, text: str) -> None:

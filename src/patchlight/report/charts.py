@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -146,24 +146,37 @@ def _growth(plot: _Plot, sizes: Sequence[int], values: IntervalMap, order: int, 
 
 def loss_curve(points: Sequence[CurvePoint], best_step: int, texts: Texts, label: str) -> Drawing:
     """Training loss (dashed) and validation loss (dots) by step, with a dotted line at the step that was kept."""
-    losses = [value for point in points for value in (point.train, point.validation) if math.isfinite(value)]
-    room = 0.08 * ((max(losses) - min(losses)) or 1.0)
-    span = (min(losses) - room, max(losses) + room)
-    last = max(point.step for point in points)
+    lines = {
+        "chart.train_loss": [(point.step, point.train) for point in points],
+        "chart.validation_loss": [(point.step, point.validation) for point in points],
+    }
+    return _by_step(lines, best_step, texts, label)
+
+
+def perplexity_curve(points: Sequence[CurvePoint], best_step: int, texts: Texts, label: str) -> Drawing:
+    """The perplexity of the comparable validation loss by step, with a dotted line at the step that was kept."""
+    shown = [point for point in points if point.comparable < math.log(1e12)]
+    lines = {"chart.validation_perplexity": [(point.step, math.exp(point.comparable)) for point in shown]}
+    return _by_step(lines, best_step, texts, label)
+
+
+def _by_step(lines: Mapping[str, Sequence[tuple[float, float]]], best_step: int, texts: Texts, label: str) -> Drawing:
+    """Lines by step, the last of them with dots."""
+    values = [value for line in lines.values() for _, value in line if math.isfinite(value)]
+    room = 0.08 * ((max(values) - min(values)) or 1.0)
+    span = (min(values) - room, max(values) + room)
+    last = max(step for line in lines.values() for step, _ in line)
     plot = _Plot.open((0.0, float(last or 1)), span, WIDTH, label)
     steps = [int(step) for step in _ticks(0, last or 1) if step == int(step)]
     plot.axes(_ticks(*span), steps, texts("chart.step"), share=False)
-    lines = {
-        "chart.train_loss": ([(point.step, point.train) for point in points], _LineStyle(stroke_dasharray="5 3")),
-        "chart.validation_loss": ([(point.step, point.validation) for point in points], STYLES[0]),
-        "chart.kept": ([(best_step, end) for end in span], _LineStyle(stroke_dasharray="1 3")),
-    }
-    for order, (key, (line, style)) in enumerate(lines.items()):
+    kept = [(float(best_step), end) for end in span]
+    styles = [_LineStyle(stroke_dasharray="5 3")] * (len(lines) - 1) + [STYLES[0], _LineStyle(stroke_dasharray="1 3")]
+    for order, ((key, line), style) in enumerate(zip([*lines.items(), ("chart.kept", kept)], styles, strict=True)):
         ends = [plot.at(*point) for point in line if math.isfinite(point[1])]
         plot.canvas.line(ends, stroke_width=1.4, **style)
         for end in ends if style is STYLES[0] else []:
             plot.canvas.circle(end, 2.6, fill=style["stroke"])
-        x = 8 + (0, 106, 222)[order]
+        x = 8 + ((0, 106, 222) if len(lines) == 2 else (0, 166))[order]
         plot.canvas.line([(x, 12), (x + 18, 12)], **style)
         plot.canvas.text((x + 22, 16), texts(key, step=best_step))
     return plot.canvas.done()

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from patchlight.judge.concentration import IndexRow
 from patchlight.judge.contrast import Contrast
+from patchlight.judge.shares import Share
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
 from patchlight.records import Site
@@ -42,11 +43,15 @@ class Provenance:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Losses at one optimiser step, in nats per token; NaN where that loss was not taken."""
+    """Losses at one optimiser step, in nats per token; NaN where that loss was not taken.
+
+    `comparable` is the validation loss over every token of the texts and no padding, whatever training counts.
+    """
 
     step: int
     train: float
     validation: float
+    comparable: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,23 @@ class TrainingCurve:
     stopped_early: bool
     documents: int
     settings: Mapping[str, str]
+    padding_in_loss: bool = False
+
+    def ends(self) -> tuple[CurvePoint, CurvePoint]:
+        """The first point, before training, and that of the step that was kept."""
+        return self.points[0], next(point for point in self.points if point.step == self.best_step)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The facts of a kind answered right before and after training; `before` None where that was not asked."""
+
+    kind: str
+    after: Share
+    before: Share | None = None
+    gained: int = 0
+    lost: int = 0
+    p: float = float("nan")  # exact McNemar
 
 
 @dataclass(frozen=True)
@@ -245,6 +267,7 @@ class Checkpoint:
     kinds: tuple[KindResult, ...]
     compared: tuple[KindsCompared, ...] = ()
     split: str = ""  # hash of the record of the facts' split
+    learnt: tuple[Learnt, ...] = ()
 
 
 @dataclass(frozen=True)

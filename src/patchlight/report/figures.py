@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from patchlight.judge.statistics import IntervalMap
 from patchlight.report import tables
-from patchlight.report.charts import Series, heat_map, layer_profile, loss_curve, percent
+from patchlight.report.charts import Series, heat_map, layer_profile, loss_curve, percent, perplexity_curve
 from patchlight.report.contents import (
     Checkpoint,
     EffectMap,
@@ -124,10 +125,16 @@ def training_figure(checkpoint: Checkpoint, training: TrainingCurve, texts: Text
         best=training.best_step,
         stopped=texts("training.stopped_early" if training.stopped_early else "training.stopped_late"),
     )
-    rows = [(point.step, point.train, point.validation) for point in training.points]
+    rows = [(point.step, point.train, point.validation, point.comparable) for point in training.points]
+    panels = [[Panel(texts("training.losses"), drawing)]]
+    if any(math.isfinite(point.comparable) for point in training.points):
+        label = texts("training.perplexity_label", checkpoint=name)
+        panels.append(
+            [Panel(texts("training.perplexity"), perplexity_curve(training.points, training.best_step, texts, label))]
+        )
     return Figure(
         name,
-        [[Panel("", drawing)]],
+        panels,
         caption,
         [tables.training_table(name, training, texts)],
         tables.download(("loss", name), tables.TRAINING_COLUMNS, rows),

@@ -14,7 +14,7 @@ import numpy as np
 
 from patchlight.judge.statistics import IntervalMap
 from patchlight.report.charts import interval_words, percent, runs
-from patchlight.report.contents import EffectMap, Example, ExampleMap, Measured, TrainingCurve
+from patchlight.report.contents import CurvePoint, EffectMap, Example, ExampleMap, Measured, TrainingCurve
 from patchlight.report.svg import readable
 from patchlight.report.texts import Texts
 
@@ -24,7 +24,7 @@ EFFECT_COLUMNS = (
     *("control_estimate", "control_low", "control_high", "by_construction", "passes_threshold"),
 )
 EXAMPLE_COLUMNS = ("component", "direction", "layer", "position", "word", "share_of_gap", "by_construction")
-TRAINING_COLUMNS = ("step", "train_loss", "validation_loss")
+TRAINING_COLUMNS = ("step", "train_loss", "validation_loss", "comparable_loss")
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,18 @@ def example_table(example: Example, each: ExampleMap, texts: Texts) -> Table:
 
 
 def training_table(name: str, training: TrainingCurve, texts: Texts) -> Table:
-    """Losses by step."""
-    header = [texts("training.step"), texts("training.train"), texts("training.validation")]
-    rows = [
-        (str(point.step), *(f"{loss:.4f}" if math.isfinite(loss) else "" for loss in (point.train, point.validation)))
-        for point in training.points
-    ]
+    """Losses by step, and the perplexity that can be compared."""
+    header = [texts(f"training.{column}") for column in ("step", "train", "validation", "comparable", "perplexity")]
+    rows = [(str(point.step), *losses_in_words(point)) for point in training.points]
     return Table(name, header, rows)
+
+
+def losses_in_words(point: CurvePoint) -> tuple[str, str, str, str]:
+    """Training, validation and comparable loss, and the perplexity of the last; empty where none was taken."""
+    losses = (point.train, point.validation, point.comparable)
+    perplexity = f"{math.exp(point.comparable):.1f}" if point.comparable < 700 else ""
+    train, validation, comparable = (f"{loss:.4f}" if math.isfinite(loss) else "" for loss in losses)
+    return train, validation, comparable, perplexity
 
 
 def effect_rows(each: Measured, roles: Sequence[str], texts: Texts) -> Iterable[tuple[object, ...]]:

@@ -91,6 +91,7 @@ class Progress:
         self._phrases = PHRASES[language]
         self._clock = clock
         self._name, self._label, self._total, self._kept, self._done = "", "", 0, 0, 0.0
+        self._detail = ""
         self._pace = Pace(clock)
 
     @contextmanager
@@ -113,11 +114,15 @@ class Progress:
             self._moved(before + min(1.0, done / max(1, total)))
 
         yield on_progress
-        self._label = ""
+        self._label = self._detail = ""
         self._moved(before + 1.0)
 
     def note(self, text: str) -> None:
         """A line that the reader should see is shown."""
+
+    def detail(self, text: str) -> None:
+        """What the unit at work says of itself, shown beside its label until it ends or says something else."""
+        self._detail = text
 
     def state(self) -> str:
         """One line: units done, those already there, rate, time left as a range."""
@@ -132,7 +137,7 @@ class Progress:
 
     def footer(self) -> str:
         """One line: the unit at work, and that Ctrl-C is safe."""
-        return " | ".join(part for part in (self._label, self._phrases["safe"]) if part)
+        return " | ".join(part for part in (self._label, self._detail, self._phrases["safe"]) if part)
 
     def _moved(self, done: float) -> None:
         self._done = done
@@ -175,7 +180,7 @@ class PlainProgress(Progress):
         print(text, file=self._stream, flush=True)
 
     def _line(self) -> None:
-        self.note(" | ".join(part for part in (self._name, self._label, self.state()) if part))
+        self.note(" | ".join(part for part in (self._name, self._label, self._detail, self.state()) if part))
 
     def _begin(self) -> None:
         self._line()

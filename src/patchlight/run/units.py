@@ -28,11 +28,13 @@ LIBRARIES = ("numpy", "scipy", "tokenizers", "torch", "transformers")
 class Workplace:
     """What a unit is given while it works: a folder of its own, and where to say how far it is.
 
-    `on_progress(done, total)` may be called often. `folder` outlives a kill, so that long work can go on.
+    `on_progress(done, total)` may be called often, `on_detail` says more in words.
+    `folder` outlives a kill, so that long work can go on.
     """
 
     folder: Path
     on_progress: Callable[[int, int], None]
+    on_detail: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _run_one(ledger: Ledger, unit: Unit, progress: Progress) -> Artifact | Failu
     with progress.unit(unit.label) as on_progress:
         try:
             with told_clearly(ledger.folder):
-                result = unit.work(Workplace(ledger.scratch(unit.hash), on_progress))
+                result = unit.work(Workplace(ledger.scratch(unit.hash), on_progress, progress.detail))
             return ledger.record(unit.hash, result, perf_counter() - start)
         except PatchlightError:
             raise

@@ -26,6 +26,7 @@ from patchlight.report.contents import (
 )
 from patchlight.study.across import transfers
 from patchlight.study.contrast import kinds_compared
+from patchlight.study.learnt import learnt
 from patchlight.study.metrics import metrics_compared
 from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import Study
@@ -33,6 +34,7 @@ from patchlight.study.stages import pack_digest, seed_of
 from patchlight.study.view import KindView
 
 MOST_FAILED = 0.01  # of the units of a checkpoint
+LOSSES = ("step", "train_loss", "validation_loss", "comparable_loss")
 NAMES = {
     "base": {"en": "Before fine-tuning", "ja": "微調整前"},
     "as-is": {"en": "The model as it is", "ja": "そのままのモデル"},
@@ -67,7 +69,7 @@ def contents_of(
         unit=METRICS[metric].unit,
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
-        checkpoints=tuple(_checkpoint(study, result) for result in results),
+        checkpoints=tuple(_checkpoint(study, result, results[0]) for result in results),
         unknown=_unknown(study, results),
     )
 
@@ -98,7 +100,7 @@ def _provenance(study: Study, pack: Pack, command: str, begun: float) -> Provena
     )
 
 
-def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
+def _checkpoint(study: Study, result: CheckpointResults, first: CheckpointResults) -> Checkpoint:
     key = result.checkpoint.key
     alone = "as-is" if key == "base" and not study.spec.training else key
     asked = result.asked
@@ -113,6 +115,7 @@ def _checkpoint(study: Study, result: CheckpointResults) -> Checkpoint:
         excluded=_excluded(result),
         checks=_checks(result),
         kinds=tuple(_kind(study, result, kind, known) for kind in kinds),
+        learnt=learnt(first, result),
         compared=kinds_compared([kind_view(study, result, kind) for kind in kinds], seed_of(study, "contrast")),
         split=result.split,
     )
@@ -123,8 +126,8 @@ def _training(study: Study, result: CheckpointResults) -> TrainingCurve | None:
     if training is None:
         return None
     curve = training.table("curve")
-    columns = [curve[name].astype(float).tolist() for name in ("step", "train_loss", "validation_loss")]
-    points = tuple(CurvePoint(int(step), train, validation) for step, train, validation in zip(*columns, strict=True))
+    columns = [curve[name].astype(float).tolist() for name in LOSSES]
+    points = tuple(CurvePoint(int(step), *losses) for step, *losses in zip(*columns, strict=True))
     choice = study.spec.training[result.checkpoint.key]
     return TrainingCurve(
         points=points,
@@ -132,6 +135,7 @@ def _training(study: Study, result: CheckpointResults) -> TrainingCurve | None:
         stopped_early=training.meta["stopped_early"],
         documents=training.meta["documents"],
         settings={name: str(value) for name, value in choice.model_dump().items()},
+        padding_in_loss=choice.padding_in_loss,
     )
 
 

@@ -43,8 +43,9 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     """The pairs that a model answers, and all that it was not asked or does not answer.
 
     Meta `pairs`: every pair the model answers, `swept` true where it takes part in the sweeps; `known`: facts known
-    in two wordings, of those asked, by kind and by whether they were taught; `gap_unclear`: kinds whose mean gap
-    over all facts asked is not told from 0. Table `left_out`: every other question, with its reason.
+    in two wordings, of those asked, by kind and by whether they were taught; `facts`: each of them;
+    `gap_unclear`: kinds whose mean gap over all facts asked is not told from 0.
+    Table `left_out`: every other question, with its reason.
     """
     spec = study.spec
     built = _built(study, pack, model)
@@ -63,6 +64,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     ]
     meta = {
         "known": _known_counts(built, known, known_facts(screened, taught=False)),
+        "facts": _facts(built, known | known_facts(screened, taught=False)),
         "gap_unclear": [each.kind for each in screened.knowledge.values() if each.gap is None or each.gap.low <= 0],
     }
     left_out = _left_out(built, screened, known, chosen)
@@ -141,6 +143,12 @@ def _known_counts(built: Built, taught: set[str], untaught: set[str]) -> list[di
             if asked:
                 counts.append({"kind": kind, "taught": was_taught, "known": len(asked & known), "total": len(asked)})
     return counts
+
+
+def _facts(built: Built, known: set[str]) -> list[dict[str, Any]]:
+    """Every fact that was asked, and whether it is known."""
+    asked = dict.fromkeys((pair.fact, pair.kind, pair.taught) for pair in built.pairs)
+    return [{"fact": fact, "kind": kind, "taught": taught, "known": fact in known} for fact, kind, taught in asked]
 
 
 def _left_out(built: Built, screened: Screened, known: set[str], chosen: set[Pair]) -> pd.DataFrame:

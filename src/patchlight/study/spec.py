@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_validator
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
 from patchlight.records import NULLS, Null
+from patchlight.study.section import Section
+from patchlight.study.training import TrainingChoice
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 Direction = Literal["denoise", "noise"]
@@ -44,12 +46,6 @@ Wordings = Annotated[
     BeforeValidator(lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=str | list[str]),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
-
-
-class Section(BaseModel):
-    """A part of the study file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Compose(Section):
@@ -115,21 +111,6 @@ class ModelChoice(Section):
         if self.adapter and self.load is None:
             raise ValueError("an `adapter` lies over a model to `load`")
         return self
-
-
-class TrainingChoice(Section):
-    """One fine-tuning configuration; it stops early on validation loss."""
-
-    learning_rate: float = Field(gt=0, lt=1)
-    weight_decay: float = Field(default=0.01, ge=0, lt=1)
-    max_epochs: int = Field(default=10, ge=1)
-    patience: int = Field(3, ge=1, description="Evaluations without a better validation loss before stopping.")
-    batch_size: int = Field(default=8, ge=1)
-    accumulation: int = Field(default=1, ge=1)
-    warmup_steps: int = Field(default=0, ge=0)
-    max_steps: int = Field(default=0, ge=0, description="Optimiser steps at most; 0 for no limit but the epochs.")
-    block_length: int = Field(default=128, ge=16)
-    evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0 for once an epoch.")
 
 
 class Pairs(Section):
@@ -282,7 +263,7 @@ class StudySpec(Section):
     language: Literal["en", "ja"] = "en"
     model: ModelChoice
     corpus: Corpus | None = None
-    training: dict[Name, TrainingChoice] = {}
+    training: dict[Name, TrainingChoice] = Field(default={})
     before: bool = Field(default=True, description="Also study a loaded model as it was before fine-tuning.")
     pairs: Pairs = Pairs()
     sweep: Sweep = Sweep()
@@ -376,7 +357,7 @@ def read_study(path: Path, *, device: str | None = None, memory: str | None = No
                 "study-corpus-missing",
                 f"the corpus {file} does not exist",
                 where=Place(path),
-                fix="check `corpus.files`; paths are relative to the study file",
+                fix="check `corpus.files` (relative to the study file), or fetch one: patchlight corpus --help",
             )
     return study
 

@@ -9,28 +9,33 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from patchlight.errors import InputError, Place
 from patchlight.packs.spec import Pack
 from patchlight.records import Document, Pair
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.nulls import BY_CHANCE, asked, donors_of
 from patchlight.study.results import Checkpoint, Question
-from patchlight.study.spec import NewGPT2, Study, TrainingChoice
+from patchlight.study.spec import NewGPT2, Study
+from patchlight.study.training import TrainingChoice
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
+    from patchlight.model.settings import TrainingSettings
 
 # The rooms whose code decides each result, and the files of this room that do.
 TEXTS = ("packs", "corpus", "study/stages.py")
 TRAINING = ("corpus", "model", "study/stages.py")
 QUESTIONS = ("packs", "model", "pairs", "study/questions.py")
 SWEEPS = ("model", "pairs", "trace", "verify", "study/nulls.py", "study/stages.py")
+FEWEST_DOCUMENTS = 2  # one to train on, one to validate with
 
 
 def seed_of(study: Study, *words: str) -> int:
@@ -49,6 +54,7 @@ def texts_unit(study: Study, pack: Pack) -> Unit:
         from patchlight.corpus.split import recorded, split
 
         documents = _documents(study, pack)
+        _require_documents(documents, study)
         parts = recorded(documents) or split(documents, validation=corpus.validation, seed=seed_of(study, "split"))
         rows = [
             {**dataclasses.asdict(document), "part": part}
@@ -84,10 +90,10 @@ def training_unit(study: Study, key: str, texts: Artifact, base: Checkpoint | No
             model,
             train,
             validation,
-            _settings(choice),
+            training_settings(choice),
             folder,
             seed=seed_of(study, "training"),
-            on_progress=lambda step, total, _: workplace.on_progress(step, total),
+            on_progress=partial(_trained, workplace, folder / "curve.csv"),
         )
         curve = pd.DataFrame([dataclasses.asdict(point) for point in trained.curve])
         meta = {
@@ -97,7 +103,8 @@ def training_unit(study: Study, key: str, texts: Artifact, base: Checkpoint | No
             "steps": trained.steps,
             "documents": len(train),
         }
-        return Result(meta, {"model": folder / "model", "curve": curve})
+        parts = {name: folder / name for name in ("model", "adapter") if (folder / name).exists()}
+        return Result(meta, {**parts, "curve": curve})
 
     inputs = {
         "configuration": choice.model_dump(mode="json"),
@@ -290,6 +297,16 @@ def pair_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(pair) for pair in pairs]
 
 
+def _require_documents(documents: Sequence[Document], study: Study) -> None:
+    if len(documents) < FEWEST_DOCUMENTS:
+        raise InputError(
+            "study-corpus-too-small",
+            f"{len(documents)} documents are left of the corpus; training and validation need {FEWEST_DOCUMENTS}",
+            where=Place(study.file),
+            fix="check `corpus.mention`, `corpus.limit` and the files",
+        )
+
+
 def _documents(study: Study, pack: Pack) -> list[Document]:
     corpus = study.spec.corpus
     if corpus is not None and corpus.compose:
@@ -308,10 +325,19 @@ def _documents(study: Study, pack: Pack) -> list[Document]:
     return found
 
 
-def _settings(choice: TrainingChoice) -> Any:
-    from patchlight.model.finetune import TrainingSettings
+def _trained(workplace: Workplace, curve: Path, step: int, total: int, loss: float) -> None:
+    """Says how far a training is, and where its curve grows."""
+    workplace.on_detail(f"training loss {loss:.3f}, curve in {curve}")
+    workplace.on_progress(step, total)
 
-    return TrainingSettings(**choice.model_dump())
+
+def training_settings(choice: TrainingChoice) -> TrainingSettings:
+    """What a study file says of a training, as `finetune` takes it."""
+    from patchlight.model.settings import TrainingSettings
+    from patchlight.model.trained import Lora
+
+    chosen = choice.model_dump(exclude={"preset", "lora"})
+    return TrainingSettings(**chosen, lora=Lora(**choice.lora.model_dump()) if choice.lora else None)
 
 
 def _new_model(study: Study, texts: Sequence[str]) -> Model:
