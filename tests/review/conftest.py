@@ -114,7 +114,13 @@ def join() -> Join:
 
 def made_evidence(number: int = 0, **changes: object) -> Evidence:
     """Evidence of the candidate with that number."""
-    named = {"study_id": "animals", "checkpoint": "base", "model": "m" * 64, "kind": "definitional", "domain": "animals"}
+    named = {
+        "study_id": "animals",
+        "checkpoint": "base",
+        "model": "m" * 64,
+        "kind": "definitional",
+        "domain": "animals",
+    }
     site = {"site": f"blocks.{number}.mlp_out@subject_last", "component": "mlp_out", "layer": number}
     return Evidence({**named, **site, "recovery": {"estimate": 0.5}, "nulls": {}, **changes})
 

@@ -13,8 +13,7 @@ from patchlight.review.audit import BEGINNING, Entry, append, entries, head, ver
 from patchlight.review.decisions import decide
 from patchlight.review.queue import put
 from patchlight.store.database import writing
-from patchlight.store.review import audit, open_review
-
+from patchlight.store.review import audit, decisions, open_review
 from tests.review.conftest import Join, filled, made_evidence
 
 ROWS = 1_000
@@ -97,7 +96,7 @@ def test_a_decision_that_is_not_as_it_was_recorded_is_named(tmp_path: Path, join
     kept = decide(database, join(database, "reviewer"), filled(database, made.candidate))
     with writing(database) as connection:
         connection.execute(text("DROP TRIGGER decisions_no_update"))
-        connection.execute(update(__import__("patchlight.store.review").store.review.decisions).values(word="reject"))
+        connection.execute(update(decisions).values(word="reject"))
     [fault] = verify(database)
     assert (fault.code, str(kept.number) in fault.what) == ("decision-changed", True)
     database.dispose()

@@ -6,7 +6,6 @@ from sqlalchemy import Engine, text
 from patchlight.errors import InputError
 from patchlight.review.people import accept, change, first_token, invite, may, people, sign_in
 from patchlight.review.records import ROLES
-
 from tests.review.conftest import Join
 
 PASSWORD = "a long password"

@@ -22,7 +22,6 @@ from patchlight.review.records import Person, StaleForm
 from patchlight.store import review as tables
 from patchlight.store.database import writing
 from patchlight.store.review import open_review
-
 from tests.review.conftest import Join, filled, made_evidence
 
 
@@ -32,9 +31,7 @@ def _crowd(database: Engine, size: int) -> list[Person]:
         for number in range(size)
     ]
     with writing(database) as connection:
-        ids = [
-            connection.scalar(insert(tables.people).values(row).returning(tables.people.c.id)) for row in rows
-        ]
+        ids = [connection.scalar(insert(tables.people).values(row).returning(tables.people.c.id)) for row in rows]
     return [Person(number, row["name"], "reviewer", True, 0.0) for number, row in zip(ids, rows, strict=True)]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchlight.cli import begin, studies
+from patchlight.cli import begin, review, studies
 from patchlight.cli.phrases import locale_language
 from patchlight.cli.terminal import Terminal, explain_to
 
@@ -44,6 +44,9 @@ def patchlight(
 
 for work in (begin.init, begin.doctor, studies.validate, studies.run, studies.resume, studies.status, studies.report):
     app.command(work.__name__)(work)
+for work in (review.review, review.rules, review.recheck, review.guard):
+    app.command(work.__name__)(work)
+app.add_typer(review.audit_commands)
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -118,7 +118,7 @@ def _reviews(database: Engine, study_id: str | None) -> dict[str, list[tuple[int
 
 def _tables(counts: np.ndarray, words: int) -> np.ndarray:
     """Shares `[resample, first, second]`."""
-    return counts.reshape(-1, words, words) / counts.sum(axis=1)[:, None, None]
+    return np.asarray(counts.reshape(-1, words, words) / counts.sum(axis=1)[:, None, None])
 
 
 def _raw(shares: np.ndarray) -> np.ndarray:

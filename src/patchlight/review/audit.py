@@ -85,7 +85,7 @@ def entries(database: Engine, *, after: int = 0, limit: int | None = None) -> li
 
 
 def verify(database: Engine, known_head: str | None = None) -> list[Fault]:
-    """Everything that is not as it was written, in the chain and in the decisions that it tells of; empty: all is whole.
+    """Everything that is not as it was written, in the chain and in the decisions it tells of; empty: all is whole.
 
     A chain that was cut, or written anew from some entry on, is whole in itself: only `known_head`, kept elsewhere
     (every report prints one), finds it. Raises InputError `review-head` for one that cannot be read.

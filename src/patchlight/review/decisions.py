@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, insert, select, update
 
 from patchlight.errors import InputError
 from patchlight.review import audit
@@ -53,12 +53,12 @@ def undo(database: Engine, person: Person) -> Decision:
     """
     require(person, "decide")
     with writing(database) as connection:
-        of_person = select(tables.decisions).where(tables.decisions.c.person == person.id)
+        of_person = _named().where(tables.decisions.c.person == person.id)
         row = connection.execute(of_person.order_by(tables.decisions.c.number.desc()).limit(1)).first()
         if row is None or row.purpose != "review":
             what = "there is no decision to take back"
             raise InputError("review-nothing-to-undo", what, fix="decide on the candidate again instead")
-        taken = _decision(connection, row)
+        taken = _decision(row)
         draft = Draft(
             taken.candidate, taken.word, "undo", taken.confidence, taken.evidence, form=f"undo of {taken.number}"
         )
@@ -169,20 +169,24 @@ def _own(connection: Connection, person: int, candidate: str) -> Decision | None
 
 def _of_form(connection: Connection, person: Person, draft: Draft) -> Decision | None:
     """The decision that this form has become already. Raises InputError where it was another person's, or differs."""
-    row = connection.execute(select(tables.decisions).where(tables.decisions.c.form == draft.form)).first()
+    row = connection.execute(_named().where(tables.decisions.c.form == draft.form)).first()
     if row is None:
         return None
-    kept = _decision(connection, row)
+    kept = _decision(row)
     if (kept.person, kept.candidate, kept.word, kept.text) != (person.id, draft.candidate, draft.word, draft.text):
         raise InputError("review-form-used", "this form was sent before, and said something else", fix="open it again")
     return kept
 
 
 def _all(connection: Connection, candidate: str) -> list[Decision]:
-    chosen = select(tables.decisions).where(tables.decisions.c.candidate == candidate)
-    return [_decision(connection, row) for row in connection.execute(chosen.order_by(tables.decisions.c.number)).all()]
+    chosen = _named().where(tables.decisions.c.candidate == candidate).order_by(tables.decisions.c.number)
+    return [_decision(row) for row in connection.execute(chosen)]
 
 
-def _decision(connection: Connection, row: Row[Any]) -> Decision:
-    name = connection.scalar(select(tables.people.c.name).where(tables.people.c.id == row.person))
-    return Decision(**{**row._mapping, "name": str(name), "missing": tuple(json.loads(row.missing))})
+def _named() -> Select[Any]:
+    """Decisions with the names of those who made them."""
+    return select(tables.decisions, tables.people.c.name).join(tables.people)
+
+
+def _decision(row: Row[Any]) -> Decision:
+    return Decision(**{**row._mapping, "missing": tuple(json.loads(row.missing))})

@@ -37,7 +37,7 @@ def put(database: Engine, evidence: Iterable[Evidence], *, by: str, decoys: Coll
     changed = 0
     with writing(database) as connection:
         for each in evidence:
-            changed += _put(connection, each, by, decoy=each.candidate in decoys)
+            changed += put_one(connection, each, by, decoy=each.candidate in decoys)
     return changed
 
 
@@ -155,14 +155,15 @@ def drop_reservation(connection: Connection, person: int, candidate: str) -> Non
     connection.execute(delete(tables.reservations).where(own))
 
 
-def _put(connection: Connection, each: Evidence, by: str, *, decoy: bool) -> int:
+def put_one(connection: Connection, each: Evidence, by: str, *, decoy: bool = False) -> int:
+    """As `put`, of one candidate inside a transaction: 1 where it is new or open again, 0 where all is as before."""
     this = tables.candidates.c.id == each.candidate
     known = connection.scalar(select(tables.candidates.c.evidence).where(this))
     if known == each.hash:
         return 0
     if connection.scalar(select(tables.evidence.c.hash).where(tables.evidence.c.hash == each.hash)) is None:
-        row = {"hash": each.hash, "candidate": each.candidate, "content": canonical_json(each.content)}
-        connection.execute(insert(tables.evidence).values(**row, made=time.time()))
+        kept = {"hash": each.hash, "candidate": each.candidate, "content": canonical_json(each.content)}
+        connection.execute(insert(tables.evidence).values(**kept, made=time.time()))
     state: Mapping[str, Any] = {"evidence": each.hash, "standing": "open", "decided": 0}
     if known is None:
         named = {name: each.content[name] for name in ("study_id", "checkpoint", "model", "kind", "site")}

@@ -66,8 +66,8 @@ class Evidence:
 class Item:
     """A candidate in the queue. Whether it is a decoy is not in it: reviewers must not know.
 
-    `evidence` is the hash of what is to be judged now; decisions on earlier evidence no longer count. `decided` counts the
-    reviewers who have judged it.
+    `evidence` is the hash of what is to be judged now; decisions on earlier evidence no longer count. `decided` counts
+    the reviewers who have judged it.
     """
 
     id: str
@@ -95,8 +95,8 @@ class Reservation:
 class Draft:
     """A filled form.
 
-    `evidence` is the hash that the form showed, `previous` the number of the person's own standing decision that it showed
-    (None: none). `form` is a name made once for each form shown: sent twice, it is one decision. `missing` names the
+    `evidence` is the hash that the form showed, `previous` the number of the person's own standing decision that it
+    showed (None: none). `form` is a name made once for each form shown: sent twice, it is one decision. `missing` names the
     controls that "needs more" asks for. `confidence` is from 1 to 5.
     """
 
@@ -120,7 +120,7 @@ class Decision:
     person: int
     name: str
     purpose: str
-    word: str
+    word: Word
     reason: str
     text: str
     confidence: int
@@ -162,8 +162,8 @@ class Wanted:
 class Rule:
     """An operating rule: in these models, answers about these facts come through these findings, and so do this.
 
-    `findings` are (candidate, evidence hash). `models` are the hashes of the model it was made for and of those on which
-    a re-check has held since. `recheck_days` is the longest time between two re-checks, `checked` the last of them.
+    `findings` are (candidate, evidence hash). `models` are the hashes of the model it was made for and of those on
+    which a re-check has held since. `recheck_days` is the longest time between two re-checks, `checked` the last of them.
     """
 
     id: int

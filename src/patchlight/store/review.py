@@ -168,7 +168,7 @@ APPEND_ONLY = ("evidence", "decisions", "audit")
 
 
 def open_review(where: Path | str) -> Engine:
-    """An engine on the review tables of a workspace folder (its SQLite) or of a `postgresql+psycopg://` URL, up to date.
+    """An engine on the review tables, up to date: in a workspace folder, or at a `postgresql+psycopg://` URL.
 
     Every commit is on disk when it returns; whoever writes waits for the writer before. Raises `InputError`
     `store-database-url` for another URL, `EnvironmentProblem` where the database cannot be reached or is newer.

@@ -156,12 +156,9 @@ def _checks(result: CheckpointResults) -> tuple[IdentityCheck, ...]:
 
 
 def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
-    rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
-    questions = [question for question in result.questions if question.pair.kind == kind]
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
-    # A kind of which nothing is answered has its verdict, and no map.
-    sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    view = KindView(study, kind, tuple(questions), sweeps, result.nulls)
+    view = kind_view(study, result, kind)
+    questions = view.questions
     return KindResult(
         kind=kind,
         pairs=len(questions),
@@ -178,6 +175,15 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         ),
         nulls_absent=view.nulls_absent if questions else {},
     )
+
+
+def kind_view(study: Study, result: CheckpointResults, kind: str) -> KindView:
+    """The part of a checkpoint's results that is about one kind of knowledge."""
+    rows = np.array([question.pair.kind == kind for question in result.questions], dtype=bool)
+    questions = tuple(question for question in result.questions if question.pair.kind == kind)
+    # A kind of which nothing is answered has its verdict, and no map.
+    sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
+    return KindView(study, kind, questions, sweeps, result.nulls)
 
 
 def refused(result: CheckpointResults, kind: str, known: int) -> Verdict | None:
@@ -272,7 +278,7 @@ class KindView:
         donors = [nulls[name].effects for name in DONOR_NULLS if name in nulls and name not in self.nulls_absent]
         tested = np.stack([effects - donor for donor in donors or [np.zeros_like(effects)]], axis=1)
         flips = self.study.spec.statistics.resamples
-        p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self._seed("map"), flips=flips).p
+        p = sign_flip(np.where(structural, np.nan, tested), self.facts, seed=self.seed("map"), flips=flips).p
         apart = [effect.apart_from(bands[name]) for name in MODEL_NULLS if name in bands]
         return EffectMap(
             component=sweep.component,
@@ -290,7 +296,7 @@ class KindView:
             effects,
             self.gaps if gaps is None else gaps,
             self.facts,
-            seed=self._seed("intervals"),
+            seed=self.seed("intervals"),
             resamples=statistics.resamples,
             confidence=statistics.confidence,
         )
@@ -336,7 +342,7 @@ class KindView:
         evidence = Evidence(
             kind=self.kind,
             roles=self.roles,
-            components=self._component_maps(),
+            components=self.component_maps(),
             gaps=self.gaps,
             facts=self.facts,
             templates=tuple(question.pair.template for question in self.questions),
@@ -344,9 +350,10 @@ class KindView:
             facts_asked=asked,
             nulls_missing=tuple(self.nulls_absent),
         )
-        return judge(evidence, seed=self._seed("verdict"))
+        return judge(evidence, seed=self.seed("verdict"))
 
-    def _component_maps(self) -> Mapping[str, ComponentMap]:
+    def component_maps(self) -> Mapping[str, ComponentMap]:
+        """The maps of the components that write into the residual stream, where both directions were swept."""
         found = {}
         for component in CONTRIBUTIONS:
             of = {each.direction: each for each in self.sweeps if each.component == component and not each.null}
@@ -367,5 +374,6 @@ class KindView:
                 )
         return found
 
-    def _seed(self, use: str) -> int:
+    def seed(self, use: str) -> int:
+        """The seed of one use of chance for this kind."""
         return seed_of(self.study, use, self.kind)

@@ -120,11 +120,10 @@ def loaded_checkpoint(study: Study) -> Checkpoint | None:
     source = study.model_source
     if source is None:
         return None
-    from patchlight.model.adapter import find_model
+    from patchlight.model.digest import model_digest
 
     choice = study.spec.model
-    places = [place for place in find_model(source, study.adapter_source, choice.revision) if place is not None]
-    digest = hashlib.sha256("".join(map(_place_digest, places)).encode()).hexdigest()
+    digest = model_digest(source, study.adapter_source, choice.revision)
 
     def read() -> Model:
         from patchlight.model.load import load_model
@@ -337,12 +336,6 @@ def _new_model(study: Study, texts: Sequence[str]) -> Model:
 def run_on(study: Study) -> dict[str, str]:
     """What decides the rounding of a model's numbers: their format, and the kind of device."""
     return {"dtype": study.spec.model.dtype, "device": study.spec.model.device.partition(":")[0]}
-
-
-def _place_digest(place: Path) -> str:
-    """SHA-256 of a file, or of the files in a folder."""
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
-    return hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
 
 
 def _file_digest(file: Path) -> str:

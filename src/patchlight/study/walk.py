@@ -38,6 +38,7 @@ class Walked:
     contents: ReportContents
     computed: int
     failures: tuple[Failure, ...]
+    results: tuple[CheckpointResults, ...] = ()
 
 
 @dataclass
@@ -105,7 +106,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
-    return Walked(report, contents, here.computed, here.failures)
+    return Walked(report, contents, here.computed, here.failures, tuple(results))
 
 
 def require_relations(study: Study, pack: Pack) -> None:
