@@ -20,7 +20,7 @@ from patchlight.pairs.screen import known_facts, screen
 from patchlight.review.audit import entries, verify
 from patchlight.review.decisions import decide
 from patchlight.review.queue import evidence_of, item, put
-from patchlight.review.recheck import measure, recheck, rechecks
+from patchlight.review.recheck import measure, pairs_in, recheck, rechecks
 from patchlight.review.records import Evidence, Rule
 from patchlight.review.rules import activate, draft_rule, expire, rule, rules
 from patchlight.store.review import open_review
@@ -71,7 +71,7 @@ def _active_rule(database: Engine, join: Join, finding: Evidence) -> Rule:
 def test_a_measure_is_the_share_that_plain_patches_give(taught: Path, finding: Evidence) -> None:
     model = load_model(taught / "model")
     checked = measure(model, finding)
-    pairs = screen(model, [each for each in _pairs(finding)]).kept
+    pairs = screen(model, pairs_in(finding.content)).kept
     moved, gaps = [], []
     for pair in pairs:
         at = align(model.tokenizer, pair).roles.index("subject_last")
@@ -79,12 +79,6 @@ def test_a_measure_is_the_share_that_plain_patches_give(taught: Path, finding: E
         moved.append(found.values[0, 0] - found.corrupted[0])
         gaps.append(found.clean[0] - found.corrupted[0])
     assert checked.now["recovery"]["estimate"] == pytest.approx(np.sum(moved) / np.sum(gaps), rel=1e-4)
-
-
-def _pairs(finding: Evidence) -> list:
-    from patchlight.review.recheck import pairs_in
-
-    return pairs_in(finding.content)
 
 
 def test_a_rule_holds_on_its_own_model_and_fails_on_one_that_knows_nothing(
@@ -123,7 +117,7 @@ def test_a_recheck_that_breaks_off_changes_nothing(
     active = _active_rule(database, join, finding)
     before = entries(database)
     broken = Rule(**{**vars(active), "id": 99})
-    with pytest.raises(Exception, match="FOREIGN KEY|no rule"):
+    with pytest.raises(Exception, match=r"FOREIGN KEY|no rule"):
         recheck(database, load_model(taught / "model"), "x", [active, broken], by=join(database, "engineer"))
     assert [each.action for each in entries(database)][len(before) :] == ["person.invited", "person.joined"]
     assert rechecks(database, active.id) == []

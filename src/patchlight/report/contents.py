@@ -204,6 +204,7 @@ class ReportContents:
     confidence: float
     checkpoints: tuple[Checkpoint, ...]
     unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point
+    chain_head: str = ""  # NUMBER:HASH of the last review event of the workspace; empty before the first
 
     @property
     def narrowed(self) -> bool:

@@ -8,14 +8,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, inspect, select
 
 from patchlight.errors import InputError
-from patchlight.store.database import reading
+from patchlight.store.database import open_database, reading
 from patchlight.store.results import canonical_json
-from patchlight.store.review import audit, decisions
+from patchlight.store.review import DATABASE, audit, decisions
 
 BEGINNING = "0" * 64  # stands before the first entry
 
@@ -75,6 +76,15 @@ def head(database: Engine) -> str:
     with reading(database) as connection:
         last = connection.execute(chosen).first()
     return f"{last.number}:{last.hash}" if last else ""
+
+
+def head_of_workspace(folder: Path) -> str:
+    """The head of the chain that a workspace keeps itself; empty where nobody has reviewed anything there."""
+    database = open_database(folder / DATABASE)
+    try:
+        return head(database) if inspect(database).has_table(audit.name) else ""
+    finally:
+        database.dispose()
 
 
 def entries(database: Engine, *, after: int = 0, limit: int | None = None) -> list[Entry]:

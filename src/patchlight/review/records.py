@@ -96,8 +96,8 @@ class Draft:
     """A filled form.
 
     `evidence` is the hash that the form showed, `previous` the number of the person's own standing decision that it
-    showed (None: none). `form` is a name made once for each form shown: sent twice, it is one decision. `missing` names the
-    controls that "needs more" asks for. `confidence` is from 1 to 5.
+    showed (None: none). `form` is a name made once for each form shown: sent twice, it is one decision. `missing` names
+    the controls that "needs more" asks for. `confidence` is from 1 to 5.
     """
 
     candidate: str
@@ -163,7 +163,8 @@ class Rule:
     """An operating rule: in these models, answers about these facts come through these findings, and so do this.
 
     `findings` are (candidate, evidence hash). `models` are the hashes of the model it was made for and of those on
-    which a re-check has held since. `recheck_days` is the longest time between two re-checks, `checked` the last of them.
+    which a re-check has held since. `recheck_days` is the longest time between two re-checks, `checked` the
+    last of them.
     """
 
     id: int

@@ -34,8 +34,8 @@ def draft_rule(
 ) -> Rule:
     """A draft over findings that reviewers have accepted, all of one kind, domain and model, which are its scope.
 
-    Raises InputError `review-not-accepted`, `review-rule-scope` for findings that differ in scope, `review-rule` for what
-    is missing or already over.
+    Raises InputError `review-not-accepted`, `review-rule-scope` for findings that differ in scope, `review-rule` for
+    what is missing or already over.
     """
     require(person, "draft rule")
     _check(candidates, statement, action, owner, expires, recheck_days)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     Raises GateFailed where an identity of a model does not hold, UnitsFailed where a stage cannot go on, and
     InputError for a study, pack, corpus or model that cannot be used.
     """
+    from patchlight.review.audit import head_of_workspace
     from patchlight.study.findings import contents_of
     from patchlight.study.publish import publish
 
@@ -104,7 +105,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     models = null_models(study, checkpoints)
     results = [_checkpoint_results(here, pack, checkpoint, models) for checkpoint in checkpoints]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
-    contents = contents_of(study, pack, results, command, begun)
+    contents = replace(contents_of(study, pack, results, command, begun), chain_head=head_of_workspace(ledger.folder))
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
     return Walked(report, contents, here.computed, here.failures, tuple(results))
 
