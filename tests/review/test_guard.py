@@ -62,32 +62,16 @@ def _prompts(names: list[str]) -> list[Prompt]:
     return [Prompt(f"The colour of the {name} is", name) for name in names]
 
 
-def auroc(known: list[float], unknown: list[float], seed: int = 0) -> tuple[float, float, float]:
-    """P(a known one carries more than an unknown one), with a percentile interval over resampled prompts of each."""
-    one, other = np.array(known), np.array(unknown)
-    random = np.random.default_rng(seed)
-
-    def of(a: np.ndarray, b: np.ndarray) -> float:
-        return float((np.sign(a[:, None] - b[None]).mean() + 1) / 2)
-
-    drawn = [of(random.choice(one, len(one)), random.choice(other, len(other))) for _ in range(1000)]
-    return of(one, other), *np.quantile(drawn, [0.025, 0.975]).tolist()
-
-
-def test_known_answers_come_through_the_site_more_than_guesses_do(
-    world: tuple[Model, list[str]], capsys: pytest.CaptureFixture[str]
+def test_all_of_it_is_carried_where_the_subject_enters_and_nothing_where_it_has_not_come_yet(
+    world: tuple[Model, list[str]],
 ) -> None:
     model, names = world
-    finding = _finding(names[:24])
-    known, unknown = (
-        [value for value in (carried(model, each, [finding]) for each in _prompts(part)) if value is not None]
-        for part in (names[24:48], names[48:])
-    )
-    area, low, high = auroc(known, unknown)
-    with capsys.disabled():
-        print(f"\nguard: AUROC {area:.2f} [{low:.2f}, {high:.2f}], {len(known)} known, {len(unknown)} never taught")
-    assert len(known) >= 12 and len(unknown) >= 12
-    assert low > 0.5
+    whole = made_evidence(0, **{**_finding(names[:24]).content, "component": "resid_pre", "layer": 0})
+    nothing = made_evidence(0, **{**whole.content, "role": "last"})
+    for prompt in _prompts(names[24:34]):
+        full, none = carried(model, prompt, [whole]), carried(model, prompt, [nothing])
+        assert full is not None and full > 0  # the model's own answers to two prompts differ by a positive gap
+        assert none == pytest.approx(0, abs=1e-4)
 
 
 def test_prompts_like_the_rules_own_seldom_go_to_a_person(world: tuple[Model, list[str]]) -> None:

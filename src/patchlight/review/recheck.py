@@ -68,8 +68,8 @@ class RuleCheck:
 def recheck(database: Engine, model: Model, digest: str, chosen: Sequence[Rule], *, by: Person) -> list[RuleCheck]:
     """The rules held against a model: everything is measured first, then written in one transaction.
 
-    A rule whose finding failed is failed, one whose finding cannot be relied on is stale; what is not held is open again
-    in the queue, with the new intervals in its evidence. A rule that is a draft keeps its state.
+    A rule whose finding failed is failed, one whose finding cannot be relied on is stale; what is not held is open
+    again in the queue, with the new intervals in its evidence. A rule that is a draft keeps its state.
     """
     require(by, "recheck")
     evidence = {each.id: evidence_behind(database, each) for each in chosen}
