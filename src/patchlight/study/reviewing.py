@@ -48,7 +48,7 @@ def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evid
     (where they are), `domain`, `language`, `kind`, `site`, `component`, `layer`, `role`, `metric`, `unit`, `gap_floor`;
     `recovery`, `damage`, `nulls`, `damage_nulls`: intervals on the held-out facts, as shares of the gap;
     `nulls_absent`; `verdict`: the machine's word, grade and reasons on the kind; `maps`: the component's map in both
-    directions; `pairs`: every pair with its metric in both runs, what the patch moved, and whether its fact was held out.
+    directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out.
     """
     candidates: list[Evidence] = []
     decoys: list[Evidence] = []
