@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchlight.cli import begin, corpus, packs, passport, replicate, studies
+from patchlight.cli import begin, corpus, packs, passport, replicate, review, studies
 from patchlight.cli.phrases import locale_language
 from patchlight.cli.terminal import Terminal, explain_to
 
@@ -48,6 +48,9 @@ app.command("passport")(passport.passport)
 app.command("replicate")(replicate.replicate)
 app.add_typer(corpus.group, name="corpus")
 app.add_typer(packs.app)
+for work in (review.review, review.rules, review.recheck, review.guard):
+    app.command(work.__name__)(work)
+app.add_typer(review.audit_commands)
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ from patchlight.corpus.medline import pubmed_xml
 from patchlight.corpus.written import write_whole
 from patchlight.errors import InputError, Place
 from patchlight.records import Document
+from patchlight.store.digests import file_digest
 
 SEARCH, RAW = "search.json", "raw"
 FORMAT = "patchlight-pubmed/1"
@@ -52,7 +53,7 @@ def batch(folder: Path, number: int) -> Batch | None:
     try:
         row = json.loads((folder / RAW / f"{number:06d}.json").read_bytes())
         found = Batch(tuple(row["pmids"]), tuple(row["missing"]), dict(row["files"]))
-        intact = all(_digest(folder / RAW / name) == digest for name, digest in found.files.items())
+        intact = all(file_digest(folder / RAW / name) == digest for name, digest in found.files.items())
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return found if intact else None
@@ -101,8 +102,3 @@ def fetched(folder: Path) -> Iterator[Document]:
                 "pubmed-unfinished", f"batch {number} is not of this search", where=Place(folder), fix=AGAIN
             )
         left.difference_update(here.pmids)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -38,6 +38,7 @@ from patchlight.corpus.written import sync_folder, write_whole
 from patchlight.errors import InputError, Place
 from patchlight.records import Document
 from patchlight.run.progress import Progress
+from patchlight.store.digests import file_digest
 
 KIN = 0.5  # texts at least so similar are on the same side
 BATCH = 1000  # documents
@@ -216,7 +217,7 @@ def _write(
         languages=dict(gathered.languages.most_common()),
         replaced_characters=totals["replaced"],
         terms=counter.counts(),
-        documents_sha256=_digest(documents),
+        documents_sha256=file_digest(documents),
         version=version("patchlight"),
     )
 
@@ -244,14 +245,9 @@ def _write_rows(writer: Any, rows: Iterator[dict[str, str]]) -> None:
 
 def _source(path: Path) -> Source:
     inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    digests = "".join(_digest(file) for file in inside)
+    digests = "".join(file_digest(file) for file in inside)
     sha256 = digests if path.is_file() else hashlib.sha256(digests.encode()).hexdigest()
     if not is_fetched(path):
         return Source(path.name, sha256)
     plan = read_search(path)
     return Source(path.name, sha256, search={key: plan[key] for key in ("query", "most", "found", "searched")})
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -20,6 +20,7 @@ from patchlight.errors import InputError, Place
 from patchlight.packs.spec import Pack
 from patchlight.records import Document, Pair
 from patchlight.run.units import Unit, Workplace
+from patchlight.store.digests import place_digest
 from patchlight.store.results import Artifact, Result
 from patchlight.study.nulls import BY_CHANCE, asked, donors_of
 from patchlight.study.results import Checkpoint, Question
@@ -66,7 +67,7 @@ def texts_unit(study: Study, pack: Pack) -> Unit:
 
     inputs = {
         "corpus": corpus.model_dump(mode="json"),
-        "files": [_file_digest(file) if file.is_file() else _place_digest(file) for file in study.corpus_files],
+        "files": [place_digest(place) for place in study.corpus_files],
         "pack": pack_digest(pack) if corpus.compose else None,
         "relations": study.spec.pairs.relations if corpus.compose else (),
         "seed": study.spec.seed,
@@ -122,11 +123,10 @@ def loaded_checkpoint(study: Study) -> Checkpoint | None:
     source = study.model_source
     if source is None:
         return None
-    from patchlight.model.adapter import find_model
+    from patchlight.model.digest import model_digest
 
     choice = study.spec.model
-    places = [place for place in find_model(source, study.adapter_source, choice.revision) if place is not None]
-    digest = hashlib.sha256("".join(map(_place_digest, places)).encode()).hexdigest()
+    digest = model_digest(source, study.adapter_source, choice.revision)
 
     def read() -> Model:
         from patchlight.model.load import load_model
@@ -359,14 +359,3 @@ def _new_model(study: Study, texts: Sequence[str]) -> Model:
 def run_on(study: Study) -> dict[str, str]:
     """What decides the rounding of a model's numbers: their format, and the kind of device."""
     return {"dtype": study.spec.model.dtype, "device": study.spec.model.device.partition(":")[0]}
-
-
-def _place_digest(place: Path) -> str:
-    """SHA-256 of a file, or of the files in a folder."""
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
-    return hashlib.sha256("".join(f"{file.name}{_file_digest(file)}" for file in files).encode()).hexdigest()
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -183,7 +183,7 @@ class KindView:
         return Evidence(
             kind=self.kind,
             roles=self.roles,
-            components=self._component_maps(),
+            components=self.component_maps(),
             gaps=self.gaps,
             facts=self.facts,
             templates=tuple(question.pair.template for question in self.questions),
@@ -194,7 +194,8 @@ class KindView:
             sets=sets,
         )
 
-    def _component_maps(self) -> Mapping[str, ComponentMap]:
+    def component_maps(self) -> Mapping[str, ComponentMap]:
+        """The maps of the components that write into the residual stream, where both directions were swept."""
         found = {}
         for component in CONTRIBUTIONS:
             of = {each.direction: each for each in self.sweeps if each.component == component and not each.null}

@@ -100,6 +100,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     Raises GateFailed where an identity of a model does not hold, UnitsFailed where a stage cannot go on, and
     InputError for a study, pack, corpus or model that cannot be used.
     """
+    from patchlight.review.audit import head_of_workspace
     from patchlight.study.findings import contents_of
     from patchlight.study.publish import publish
 
@@ -112,7 +113,7 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     results = [with_across(study, checkpoints[0], result, here.run) for result in results]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
-    contents = replace(contents, replay=_replay(here, contents, results))
+    contents = replace(contents, replay=_replay(here, contents, results), chain_head=head_of_workspace(ledger.folder))
     report = publish(contents, results, ledger.folder / "reports" / study.spec.id)
     return Walked(report, contents, here.computed, here.failures, tuple(results))
 

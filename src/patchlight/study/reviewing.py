@@ -1,0 +1,200 @@
+"""From a finished study to the review's queue: the evidence of every candidate, and decoys beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchlight.judge.evidence import FACTS_IN_EACH_HALF, STILL, ComponentMap
+from patchlight.judge.statistics import cluster_bootstrap
+from patchlight.model.digest import model_digest
+from patchlight.records import Interval, Site
+from patchlight.report.contents import EffectMap, KindResult
+from patchlight.review.queue import put
+from patchlight.review.records import Evidence
+from patchlight.run.progress import Progress
+from patchlight.store.ledger import Ledger
+from patchlight.study.findings import kind_view
+from patchlight.study.results import CheckpointResults
+from patchlight.study.spec import Study
+from patchlight.study.view import KindView
+from patchlight.study.walk import Walked, walk
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+DECOYS = 0.2  # of the candidates, one at least: enough for a rate over a study or two, few enough not to tire
+
+
+def queue_study(study: Study, ledger: Ledger, database: Engine, progress: Progress, *, by: str, command: str) -> int:
+    """How many candidates of a finished study are new in the queue or open again with new evidence; decoys count.
+
+    Nothing is computed: raises InputError `study-not-finished` where results are missing.
+    """
+    walked = walk(study, ledger, progress, command, stored_only=True)
+    candidates, decoys = evidence_of(study, walked)
+    return put(database, [*candidates, *decoys], by=by, decoys={each.candidate for each in decoys})
+
+
+def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evidence]]:
+    """The evidence of a study's candidates, and that of decoys: places whose effect this study cannot tell from none.
+
+    Both have the same keys, made by the same code. `study_id`, `checkpoint`, `model` (hash of the weights), `load`
+    (where they are), `domain`, `language`, `kind`, `site`, `component`, `layer`, `role`, `metric`, `unit`, `gap_floor`;
+    `recovery`, `damage`, `nulls`, `damage_nulls`: intervals on the held-out facts, as shares of the gap;
+    `nulls_absent`; `verdict`: the machine's word, grade and reasons on the kind; `maps`: the component's map in both
+    directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out.
+    """
+    candidates: list[Evidence] = []
+    decoys: list[Evidence] = []
+    for checkpoint, result in zip(walked.contents.checkpoints, walked.results, strict=True):
+        for kind in checkpoint.kinds:
+            if kind.verdict.candidates:
+                maker = _Maker(study, walked, result, kind)
+                sites = [candidate.site for candidate in kind.verdict.candidates]
+                candidates += [maker.evidence(site) for site in sites]
+                decoys += [maker.evidence(site) for site in maker.null_sites(sites)]
+    return candidates, decoys
+
+
+class _Maker:
+    """Makes the evidence on one kind of knowledge in one checkpoint."""
+
+    def __init__(self, study: Study, walked: Walked, result: CheckpointResults, kind: KindResult) -> None:
+        self.study, self.contents, self.kind = study, walked.contents, kind
+        self.view: KindView = kind_view(study, result, kind.kind)
+        self.parts: Mapping[str, ComponentMap] = self.view.component_maps()
+        self.held_out = np.array([pair.half == "confirmation" for pair in self.view.pairs], dtype=bool)
+        self.common = self._common(result)
+
+    def _common(self, result: CheckpointResults) -> dict[str, Any]:
+        training = result.checkpoint.training
+        load: str | Path | None = training.folder("model") if training else self.study.model_source
+        if load is None:
+            raise ValueError("a checkpoint is trained or loaded")
+        verdict = self.kind.verdict
+        return {
+            "study_id": self.study.spec.id,
+            "checkpoint": result.checkpoint.key,
+            "model": model_digest(load) if training else result.checkpoint.digest,
+            "load": str(load),
+            "domain": self.contents.provenance.pack_id,
+            "language": self.contents.language,
+            "kind": self.kind.kind,
+            "metric": self.contents.metric,
+            "unit": self.contents.unit,
+            "gap_floor": self.contents.gap_floor,
+            "nulls_absent": dict(self.kind.nulls_absent),
+            "verdict": {
+                "word": verdict.word,
+                "grade": verdict.grade,
+                "reasons": [[each.code, dict(each.numbers)] for each in verdict.reasons],
+                "why_not_stronger": [[each.code, dict(each.numbers)] for each in verdict.why_not_stronger],
+            },
+        }
+
+    def evidence(self, site: Site) -> Evidence:
+        part, cell = self._cell(site)
+        own = {"site": str(site), "component": site.component, "layer": site.layer, "role": site.position}
+        maps = {each.direction: _map(each) for each in self.kind.maps if each.component == site.component}
+        content = {**self.common, **own, **self._intervals(part, cell), "maps": maps, "pairs": self._pairs(part, cell)}
+        return Evidence(_plain(content))
+
+    def null_sites(self, candidates: Sequence[Site]) -> list[Site]:
+        """Places, drawn by the study's seed, whose intervals on the held-out facts do not rise above 0 or a null."""
+        found = [site for site in self._sites() if site not in candidates and self._is_null(site)]
+        random = np.random.default_rng(self.view.seed("decoys"))
+        wanted = min(len(found), max(1, round(DECOYS * len(candidates))))
+        return [found[index] for index in sorted(random.choice(len(found), wanted, replace=False))]
+
+    def _sites(self) -> Iterator[Site]:
+        for component, part in self.parts.items():
+            for layer, column in np.ndindex(part.structural.shape):
+                if not part.structural[layer, column]:
+                    yield Site(component, layer, None, self.view.roles[column])
+
+    def _is_null(self, site: Site) -> bool:
+        part, cell = self._cell(site)
+        moved = part.recovery[self.held_out][:, *cell]
+        facts = {fact for fact, value in zip(self._facts, moved, strict=True) if np.isfinite(value)}
+        if len(facts) < FACTS_IN_EACH_HALF or np.abs(np.nan_to_num(moved)).max() <= STILL:
+            return False
+        found = self._intervals(part, cell)
+        return bool(found["recovery"].low <= 0 and found["damage"].low <= 0)
+
+    def _cell(self, site: Site) -> tuple[ComponentMap, tuple[int, int]]:
+        layer, role = site.layer, site.position
+        if not isinstance(layer, int) or not isinstance(role, str):
+            raise TypeError(f"{site} is not one cell of a map")
+        return self.parts[site.component], (layer, self.view.roles.index(role))
+
+    @property
+    def _facts(self) -> list[str]:
+        return [pair.fact for pair in self.view.pairs if pair.half == "confirmation"]
+
+    @property
+    def _partners(self) -> list[str]:
+        return [pair.partner for pair in self.view.pairs if pair.half == "confirmation"]
+
+    def _intervals(self, part: ComponentMap, cell: tuple[int, int]) -> dict[str, Any]:
+        """As `judge` makes them for its candidates: with its seed, on the held-out facts."""
+
+        def share(effects: np.ndarray, gaps: np.ndarray) -> Interval:
+            chosen = effects[self.held_out][:, *cell]
+            seed = self.view.seed("verdict")
+            return cluster_bootstrap(chosen, gaps[self.held_out], self._facts, partners=self._partners, seed=seed).at()
+
+        gaps = self.view.gaps
+        models = part.models.items()
+        return {
+            "recovery": share(part.recovery, gaps),
+            "damage": share(part.damage, gaps),
+            "nulls": {name: share(null, gaps) for name, null in part.nulls.items()}
+            | {name: share(null.recovery, null.gaps) for name, null in models},
+            "damage_nulls": {name: share(null, gaps) for name, null in part.damage_nulls.items()}
+            | {name: share(null.damage, null.gaps) for name, null in models},
+        }
+
+    def _pairs(self, part: ComponentMap, cell: tuple[int, int]) -> list[dict[str, Any]]:
+        rows = zip(self.view.questions, self.held_out, strict=True)
+        return [
+            {
+                **dataclasses.asdict(question.pair),
+                "words": question.words,
+                "corrupted_words": question.corrupted_words,
+                "roles": question.roles,
+                "differing": question.differing,
+                "clean_metric": question.clean,
+                "corrupted_metric": question.corrupted,
+                "given_back": float(part.recovery[index][cell]),
+                "taken_away": float(part.damage[index][cell]),
+                "held_out": bool(held),
+            }
+            for index, (question, held) in enumerate(rows)
+        ]
+
+
+def _map(effects: EffectMap) -> dict[str, Any]:
+    control = effects.control
+    band = {} if control is None else {"control_low": control.low, "control_high": control.high}
+    shown = {name: getattr(effects.effect, name) for name in ("estimate", "low", "high")} | band
+    marks = {"significant": effects.significant, "structural": effects.structural}
+    return {"roles": effects.roles, **{name: cells.tolist() for name, cells in (shown | marks).items()}}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: an interval by its four numbers, null for a number that is not finite."""
+    if isinstance(value, Interval):
+        return {name: _plain(getattr(value, name)) for name in ("estimate", "low", "high", "n")}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
