@@ -19,6 +19,7 @@ from patchlight.packs.spec import Template
 from patchlight.packs.tables import Table, read_table, read_text, tidy, unreadable
 from patchlight.packs.wording import mentions
 from patchlight.packs.writing import Written, WrittenRelation, pack_text
+from patchlight.paths import is_folder
 
 MOST_TEMPLATES = 5  # of a relation, the commonest in the file
 CAUSE_TEMPLATES: dict[tuple[Language, bool], tuple[str, ...]] = {
@@ -207,7 +208,7 @@ def _known(file: Path, columns: Columns, language: Language) -> list[Row]:
 
 
 def _relation_files(file: Path, columns: Columns, language: Language) -> list[Row]:
-    files = sorted(file.rglob("*.json")) if file.is_dir() else [file]
+    files = sorted(file.rglob("*.json")) if is_folder(file) else [file]
     return [row for each in files for row in _relation(each)]
 
 
@@ -216,7 +217,8 @@ def _relation(file: Path) -> Iterator[Row]:
     if not isinstance(found, Mapping) or not isinstance(found.get("prompt_templates"), list):
         what = "the file does not hold a relation with 'prompt_templates' and 'samples'"
         raise InputError("pack-import-file", what, where=Place(file), fix="check --format")
-    texts = [*found["prompt_templates"], *(found.get("prompt_templates_zs") or [])]
+    more = found.get("prompt_templates_zs")
+    texts = [*found["prompt_templates"], *(more if isinstance(more, list) else [])]
     templates = tuple(text.replace("{}", "{subject}") for text in texts if isinstance(text, str))
     name = _word(found, "name") or file.stem
     for where, sample in _entries(file, found.get("samples")):

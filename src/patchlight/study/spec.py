@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_va
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
+from patchlight.paths import absolute, is_there
 from patchlight.records import NULLS, Null
 from patchlight.study.section import Section
 from patchlight.study.training import TrainingChoice
@@ -315,12 +316,12 @@ class Study:
     def pack_source(self) -> str | Path:
         """The pack as `read_pack` takes it: a built-in name, or a path made absolute."""
         looks_like_path = self.spec.pack.endswith((".yaml", ".yml"))
-        return (self.file.parent / self.spec.pack).resolve() if looks_like_path else self.spec.pack
+        return absolute(self.file.parent / self.spec.pack) if looks_like_path else self.spec.pack
 
     @property
     def corpus_files(self) -> tuple[Path, ...]:
         """The corpus files, made absolute."""
-        return tuple((self.file.parent / file).resolve() for file in self.spec.corpus.files) if self.spec.corpus else ()
+        return tuple(absolute(self.file.parent / file) for file in self.spec.corpus.files) if self.spec.corpus else ()
 
     @property
     def model_source(self) -> str | None:
@@ -334,7 +335,7 @@ class Study:
 
     def _beside(self, source: str | None) -> str | None:
         beside = self.file.parent / source if source else None
-        return str(beside.resolve()) if beside is not None and beside.exists() else source
+        return str(absolute(beside)) if beside is not None and is_there(beside) else source
 
 
 def read_study(path: Path, *, device: str | None = None, memory: str | None = None) -> Study:
@@ -352,7 +353,7 @@ def read_study(path: Path, *, device: str | None = None, memory: str | None = No
         spec = spec.model_copy(update={"sweep": _with(spec.sweep, "memory", memory)})
     study = Study(spec, path)
     for file in study.corpus_files:
-        if not file.exists():
+        if not is_there(file):
             raise InputError(
                 "study-corpus-missing",
                 f"the corpus {file} does not exist",
