@@ -285,6 +285,7 @@ class ReportContents:
     checkpoints: tuple[Checkpoint, ...]
     unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point
     replay: Replay | None = None  # of a published protocol, where the study asks for it
+    swap: str = "subject"  # what the corrupted prompts have another of: subject, condition, object_class
     chain_head: str = ""  # NUMBER:HASH of the last review event of the workspace; empty before the first
 
     @property

@@ -71,6 +71,7 @@ def contents_of(
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result, results[0]) for result in results),
         unknown=_unknown(study, results),
+        swap=study.spec.pairs.swap,
     )
 
 
@@ -164,7 +165,7 @@ def kind_view(study: Study, result: CheckpointResults, kind: str) -> KindView:
     questions = tuple(question for question in result.questions if question.pair.kind == kind)
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    return KindView(study, kind, questions, sweeps, result.nulls)
+    return KindView(study, kind, questions, sweeps, result.nulls, result.mentions)
 
 
 def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:

@@ -136,3 +136,4 @@ class CheckpointResults:
     observed: Mapping[str, Observed] = field(default_factory=dict)  # by kind, where it was asked for
     sets: Mapping[str, SetEvidence] = field(default_factory=dict)  # by kind, where there are enough facts
     split: str = ""  # hash of the unit that holds the split of the facts
+    mentions: Mapping[str, int] = field(default_factory=dict)  # by fact: the training texts that name its answer

@@ -123,6 +123,12 @@ class Pairs(Section):
         default=None, ge=0, description="Smallest clean-corrupted gap; by default the metric's own, 0.5 for logit_diff."
     )
     max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
+    swap: Literal["subject", "condition", "object_class"] = Field(
+        default="subject", description="What the corrupted twin has another of: subject, condition, or thing asked for."
+    )
+    distractors: bool = Field(
+        default=False, description="A question takes part only where its answer beats the fact's distractors, too."
+    )
 
 
 class Screening(Section):

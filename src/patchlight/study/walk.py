@@ -22,6 +22,7 @@ from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
 from patchlight.study.across import with_across
+from patchlight.study.mentions import mentions_of, mentions_unit
 from patchlight.study.nulls import applying, null_models
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, CheckpointResults, FurtherMetric, Question, SweepResult
@@ -111,6 +112,8 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     models = null_models(study, checkpoints)
     results = [_checkpoint_results(here, pack, checkpoint, models) for checkpoint in checkpoints]
     results = [with_across(study, checkpoints[0], result, here.run) for result in results]
+    mentions = _mentions(here, pack)
+    results = [replace(result, mentions=mentions) for result in results]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
     contents = replace(contents, replay=_replay(here, contents, results), chain_head=head_of_workspace(ledger.folder))
@@ -178,6 +181,14 @@ def _checkpoint_results(
         sets=_sets(here, checkpoint, questions),
         split=split.hash,
     )
+
+
+def _mentions(here: Walk, pack: Pack) -> Mapping[str, int]:
+    """By fact: the training texts that name its answer; empty for a study without training."""
+    if here.study.spec.corpus is None:
+        return {}
+    texts = here.one(stages.texts_unit(here.study, pack))
+    return mentions_of(here.one(mentions_unit(here.study, pack, texts)))
 
 
 def _sets(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, SetEvidence]:
