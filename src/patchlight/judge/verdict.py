@@ -51,6 +51,13 @@ class Verdict:
     sets: TriedSets | None = field(default=None, compare=False)
     stability: Stability | None = None
 
+    @property
+    def named_set(self) -> TriedSet | None:
+        """The set that a "localised" or "distributed" stands on; None where the verdict is another."""
+        if self.sets is None or self.word not in ("localised", "distributed"):
+            return None
+        return self.sets.smallest if self.word == "localised" else self.sets.widest
+
 
 def judge(evidence: Evidence, *, seed: int, thresholds: Thresholds = THRESHOLDS) -> Verdict:
     """The verdict on one kind of knowledge; the same evidence and seed give the same verdict.

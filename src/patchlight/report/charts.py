@@ -60,12 +60,12 @@ def heat_map(
     structural: Bool[np.ndarray, "layer column"],
     significant: Bool[np.ndarray, "layer column"] | None = None,
     differing: Sequence[int] = (),
-    chosen: tuple[int, int] | None = None,
+    chosen: Sequence[tuple[int, int]] = (),
 ) -> Drawing:
     """A map of shares of the gap, with columns as words or roles and layer 0 at the bottom, where the text enters.
 
-    The scale runs from -100 % to 100 % in every map; `differing` columns are underlined, the cell `chosen` (layer,
-    column) is framed; NaN stays empty.
+    The scale runs from -100 % to 100 % in every map; `differing` columns are underlined, `chosen` cells (layer,
+    column) are framed; NaN stays empty.
     """
     layers, width = values.shape
     tall = TALL if layers <= CROWDED else SHORT
@@ -83,8 +83,8 @@ def heat_map(
             title = texts("chart.cell", layer=layer, column=readable(words), value=percent(value, 1))
             title += f" ({texts('chart.by_construction')})" if hatched else f" ({texts('chart.passes')})" if dot else ""
             _cell(canvas, (MARGIN + column * CELL, y), tall, value, title, hatched=hatched, dot=dot)
-    if chosen is not None:
-        corner = (MARGIN + chosen[1] * CELL - 1, head + (layers - 1 - chosen[0]) * tall - 1)
+    for layer, column in chosen:
+        corner = (MARGIN + column * CELL - 1, head + (layers - 1 - layer) * tall - 1)
         canvas.box(corner, CELL + 1, tall + 1, fill="none", stroke="currentColor", stroke_width=2.4)
     return canvas.done()
 

@@ -47,6 +47,8 @@ def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evid
 
     Both have the same keys, made by the same code. `study_id`, `checkpoint`, `model` (hash of the weights), `load`
     (where they are), `domain`, `language`, `kind`, `site`, `component`, `layer`, `role`, `metric`, `unit`, `gap_floor`;
+    a set of places that the verdict stands on has its sites joined by " + ", no layer and no role, and the maps of its
+    first site's component;
     `recovery`, `damage`, `nulls`, `damage_nulls`: intervals on the held-out facts, as shares of the gap;
     `nulls_absent`; `verdict`: the machine's word, grade and reasons on the kind; `maps`: the component's map in both
     directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out;
@@ -56,10 +58,10 @@ def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evid
     decoys: list[Evidence] = []
     for checkpoint, result in zip(walked.contents.checkpoints, walked.results, strict=True):
         for kind in checkpoint.kinds:
-            if kind.verdict.candidates:
+            if kind.verdict.candidates or kind.verdict.named_set:
                 maker = _Maker(study, walked, result, kind)
                 sites = [candidate.site for candidate in kind.verdict.candidates]
-                candidates += [maker.evidence(site) for site in sites]
+                candidates += [maker.evidence(site) for site in sites] + maker.set_evidence()
                 decoys += [maker.evidence(site) for site in maker.null_sites(sites)]
     return candidates, decoys
 
@@ -102,12 +104,29 @@ class _Maker:
         }
 
     def evidence(self, site: Site) -> Evidence:
+        """The evidence of one place."""
         part, cell = self._cell(site)
         own = {"site": str(site), "component": site.component, "layer": site.layer, "role": site.position}
-        maps = {each.direction: _map(each) for each in self.kind.maps if each.component == site.component}
-        around = surroundings_of(self.kind, site.component)
-        content = {**self.common, **own, **self._intervals(part, cell), "maps": maps, **around}
-        return Evidence(_plain({**content, "pairs": self._pairs(part, cell)}))
+        moved = part.recovery[:, *cell], part.damage[:, *cell]
+        return self._evidence(own, self._intervals(part, cell), *moved)
+
+    def set_evidence(self) -> list[Evidence]:
+        """The evidence of the set that the verdict stands on; none where there is no such set, or it is one place."""
+        tried, sets = self.kind.verdict.named_set, self.kind.verdict.sets
+        if tried is None or sets is None or len(tried.sites) == 1:
+            return []
+        own = {"site": " + ".join(map(str, tried.sites)), "component": tried.sites[0].component}
+        shares = {"recovery": tried.recovery, "damage": tried.damage, "nulls": tried.nulls, "damage_nulls": {}}
+        moved = next(each for each in sets.evidence.sets if each.grown == tried.grown)
+        return [self._evidence({**own, "layer": None, "role": None}, shares, moved.denoise.joint, moved.noise.joint)]
+
+    def _evidence(
+        self, own: Mapping[str, Any], shares: Mapping[str, Any], given_back: np.ndarray, taken_away: np.ndarray
+    ) -> Evidence:
+        maps = {each.direction: _map(each) for each in self.kind.maps if each.component == own["component"]}
+        around = surroundings_of(self.kind, own["component"])
+        pairs = self._pairs(given_back, taken_away)
+        return Evidence(_plain({**self.common, **own, **shares, "maps": maps, **around, "pairs": pairs}))
 
     def null_sites(self, candidates: Sequence[Site]) -> list[Site]:
         """Places, drawn by the study's seed, whose intervals on the held-out facts do not rise above 0 or a null."""
@@ -164,7 +183,7 @@ class _Maker:
             | {name: share(null.damage, null.gaps) for name, null in models},
         }
 
-    def _pairs(self, part: ComponentMap, cell: tuple[int, int]) -> list[dict[str, Any]]:
+    def _pairs(self, given_back: np.ndarray, taken_away: np.ndarray) -> list[dict[str, Any]]:
         rows = zip(self.view.questions, self.held_out, strict=True)
         return [
             {
@@ -175,8 +194,8 @@ class _Maker:
                 "differing": question.differing,
                 "clean_metric": question.clean,
                 "corrupted_metric": question.corrupted,
-                "given_back": float(part.recovery[index][cell]),
-                "taken_away": float(part.damage[index][cell]),
+                "given_back": float(given_back[index]),
+                "taken_away": float(taken_away[index]),
                 "held_out": bool(held),
             }
             for index, (question, held) in enumerate(rows)

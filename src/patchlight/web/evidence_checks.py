@@ -10,7 +10,7 @@ from patchlight.report.charts import interval_words, percent
 from patchlight.report.robustness import correlation_words
 from patchlight.report.tables import Table
 from patchlight.report.texts import Texts
-from patchlight.web.evidence_read import Content, interval_of
+from patchlight.web.evidence_read import SET_MARK, Content, interval_of
 
 NAMED_BAR = 0.8  # of the variations of one kind: the bar of `verify.stability`
 MUCH_LESS = 0.5  # of the effect under the study's own choice
@@ -65,7 +65,8 @@ def _controls_against(content: Content, found: Candidate, texts: Texts, t: Texts
 def _shares(content: Content) -> list[dict[str, Any]]:
     """How often this place is named, for each source of variation; empty where that was not asked."""
     found = content["stability"]
-    variations = found["variations"] if found else []
+    alone = SET_MARK not in content["site"]  # a set is not named place by place
+    variations = found["variations"] if found and alone else []
     return [{**each, "share": each["shares"].get(content["site"], 0.0)} for each in variations]
 
 
@@ -119,7 +120,7 @@ def _choice_words(cell: Mapping[str, Any], texts: Texts) -> dict[str, str]:
 
 def _effect(content: Content, made: Mapping[str, Any], cell: Mapping[str, Any]) -> float:
     """The effect of this place under a choice; NaN where that choice does not have it."""
-    if content["role"] not in made["roles"]:
+    if content["role"] not in made["roles"]:  # or a set of places, which was not measured otherwise
         return float("nan")
     value = cell["effect"][content["layer"]][made["roles"].index(content["role"])]
     return float("nan") if value is None else float(value)

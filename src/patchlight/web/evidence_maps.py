@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchlight.judge.evidence import Candidate
 from patchlight.report.charts import colour_scale, heat_map, interval_words, percent
 from patchlight.report.contents import PARTS, Example
 from patchlight.report.figures import Panel
@@ -15,7 +14,7 @@ from patchlight.report.paths import bars
 from patchlight.report.svg import Drawing
 from patchlight.report.tables import Table
 from patchlight.report.texts import Texts, site_words
-from patchlight.web.evidence_read import Content, cells_of, direct_of, example_of
+from patchlight.web.evidence_read import Content, cells_of, direct_of, example_of, sites_of
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,13 @@ class Parts:
     table: Table | None = None
 
 
-def maps(content: Content, found: Candidate, texts: Texts, t: Texts) -> Maps:
-    """Every map of the candidate's component; the candidate's own cell is framed."""
+def maps(content: Content, texts: Texts, t: Texts) -> Maps:
+    """Every map of the component; the cells of the place, or of a set's places in this component, are framed."""
     examples = [example_of(each) for each in content["examples"]]
     return Maps(
         colour_scale(texts),
-        tuple(_every(content, found, texts, t)),
-        tuple(panel for each in examples for panel in _words(each, content, found, texts, t)),
+        tuple(_every(content, texts, t)),
+        tuple(panel for each in examples for panel in _words(each, content, texts, t)),
         tuple(_heads(content, texts, t)),
         _heads_note(content, t),
         tuple(_tables(content, texts, t)),
@@ -81,7 +80,7 @@ def parts(content: Content, texts: Texts, t: Texts) -> Parts:
     )
 
 
-def _every(content: Content, found: Candidate, texts: Texts, t: Texts) -> Iterator[Panel]:
+def _every(content: Content, texts: Texts, t: Texts) -> Iterator[Panel]:
     for direction, each in content["maps"].items():
         name = texts(f"direction.{direction}")
         drawing = heat_map(
@@ -91,9 +90,20 @@ def _every(content: Content, found: Candidate, texts: Texts, t: Texts) -> Iterat
             t("evidence.map_label", direction=name, component=texts.word("component", content["component"])),
             structural=np.array(each["structural"], dtype=bool),
             significant=np.array(each["significant"], dtype=bool),
-            chosen=(content["layer"], list(each["roles"]).index(content["role"])),
+            chosen=_own_cells(content, each["roles"]),
         )
         yield Panel(t("evidence.map_every", direction=name), drawing)
+
+
+def _own_cells(content: Content, roles: Sequence[str]) -> list[tuple[int, int]]:
+    """Layer and column of each place that is judged; a part of the question may have several words."""
+    own = [site for site in sites_of(content) if site.component == content["component"]]
+    return [
+        (site.layer, column)
+        for site in own
+        for column, role in enumerate(roles)
+        if isinstance(site.layer, int) and role == site.position
+    ]
 
 
 def _tables(content: Content, texts: Texts, t: Texts) -> Iterator[Table]:
@@ -115,8 +125,8 @@ def _cell_words(each: Content, layer: int, column: int, t: Texts) -> str:
     return t("evidence.cell_beside" if len(numbers) == len(names) else "evidence.cell", **numbers)
 
 
-def _words(example: Example, content: Content, found: Candidate, texts: Texts, t: Texts) -> Iterator[Panel]:
-    at = [index for index, role in enumerate(_roles(example, content)) if role == content["role"]]
+def _words(example: Example, content: Content, texts: Texts, t: Texts) -> Iterator[Panel]:
+    chosen = _own_cells(content, _roles(example, content))
     for each in example.maps:
         name = texts(f"direction.{each.direction}")
         drawing = heat_map(
@@ -126,7 +136,7 @@ def _words(example: Example, content: Content, found: Candidate, texts: Texts, t
             t("evidence.words_label", direction=name, prompt=example.clean),
             structural=each.structural,
             differing=example.differing,
-            chosen=(content["layer"], at[0]) if len(at) == 1 else None,
+            chosen=chosen,
         )
         yield Panel(t("evidence.map_words", direction=name, prompt=example.clean), drawing)
 

@@ -36,7 +36,7 @@ def number_rows(content: Content) -> Iterator[Row]:
 
 
 def _effects(content: Content) -> Iterator[Row]:
-    place = (content["layer"], content["role"])
+    place = (content["layer"], content["role"])  # None for a set of places
     for direction, name, nulls in (("denoise", "recovery", "nulls"), ("noise", "damage", "damage_nulls")):
         for what, each in {"this place": content[name], **content[nulls]}.items():
             yield "effect", what, direction, *place, *_interval(each)

@@ -10,12 +10,19 @@ import numpy as np
 from jaxtyping import Float
 
 from patchlight.judge.statistics import IntervalMap
-from patchlight.records import Interval
+from patchlight.records import Interval, Site
 from patchlight.report.contents import DirectEffects, Example, ExampleMap
 from patchlight.trace.sites import read_site
 
+SET_MARK = " + "  # joins the places of a set
+
 Content = Mapping[str, Any]
 """The content of evidence; `study.reviewing.evidence_of` says which keys it has."""
+
+
+def sites_of(content: Content) -> tuple[Site, ...]:
+    """The place, or all places of a set."""
+    return tuple(read_site(site) for site in content["site"].split(SET_MARK))
 
 
 def interval_of(given: Mapping[str, Any]) -> Interval:

@@ -17,15 +17,11 @@ from patchlight.report.band import effect_and_controls
 from patchlight.report.build import marked, reason_words
 from patchlight.report.charts import percent
 from patchlight.report.contents import Example
-from patchlight.report.figures import Panel
 from patchlight.report.svg import Drawing, readable
 from patchlight.report.tables import Table
 from patchlight.report.texts import Texts, read_texts, site_words
-from patchlight.trace.sites import read_site
-from patchlight.web import evidence_maps, evidence_checks
-from patchlight.web.evidence_read import Content, example_of, interval_of
-
-DIRECTIONS = ("denoise", "noise")
+from patchlight.web import evidence_checks, evidence_maps
+from patchlight.web.evidence_read import Content, example_of, interval_of, sites_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def evidence_view(content: Content, language: str, t: Texts, *, machine: bool) -
     effects = tuple(_effects(content, found, texts, t))
     tables, notes = evidence_checks.stability(content, texts, t)
     return EvidenceView(
-        place=site_words(found.site, texts),
+        place=place_words(content, texts),
         kind=texts.word("kind", content["kind"]),
         model=content["checkpoint"],
         prompts=content["language"],
@@ -104,7 +100,7 @@ def evidence_view(content: Content, language: str, t: Texts, *, machine: bool) -
         questions=tuple(_question(example_of(each), content, texts) for each in content["examples"]),
         asked=_asked(content, t),
         effects=effects,
-        maps=evidence_maps.maps(content, found, texts, t),
+        maps=evidence_maps.maps(content, texts, t),
         parts=evidence_maps.parts(content, texts, t),
         stability=tables,
         stability_notes=notes,
@@ -113,13 +109,18 @@ def evidence_view(content: Content, language: str, t: Texts, *, machine: bool) -
     )
 
 
+def place_words(content: Content, texts: Texts) -> str:
+    """The place, or the places of a set, in words."""
+    return texts("sets.semicolon").join(site_words(site, texts) for site in sites_of(content))
+
+
 def candidate_of(content: Content) -> Candidate:
-    """The place with its intervals as the judge compares them; its p-values are not in the evidence."""
+    """The intervals as the judge compares them, under the first place's name; p-values are not in the evidence."""
     nulls, damage_nulls = (
         {name: interval_of(each) for name, each in content[key].items()} for key in ("nulls", "damage_nulls")
     )
     recovery, damage = interval_of(content["recovery"]), interval_of(content["damage"])
-    return Candidate(read_site(content["site"]), math.nan, math.nan, recovery, damage, nulls, damage_nulls)
+    return Candidate(sites_of(content)[0], math.nan, math.nan, recovery, damage, nulls, damage_nulls)
 
 
 def amount(interval: Interval, t: Texts) -> str:
@@ -163,7 +164,7 @@ def _effects(content: Content, found: Candidate, texts: Texts, t: Texts) -> Iter
         ("denoise", found.recovery, found.nulls, found.touches),
         ("noise", found.damage, found.damage_nulls, found.damage_touches),
     ):
-        place = site_words(found.site, texts)
+        place = place_words(content, texts)
         name = texts(f"direction.{direction}")
         controls = [(texts.word("null", null), band) for null, band in nulls.items()]
         label = t("evidence.band_label", direction=name, place=place)
@@ -173,7 +174,7 @@ def _effects(content: Content, found: Candidate, texts: Texts, t: Texts) -> Iter
             direction,
             sentence + _beside(nulls, texts, t),
             _reading(interval, touching, nulls, texts, t),
-            touching is not None or not nulls,
+            touching is not None,
             effect_and_controls((t("evidence.this_place"), interval), controls, texts, label),
             Table(label, [t("evidence.what_column"), name], [(row, amount(each, t)) for row, each in rows]),
         )
@@ -218,6 +219,3 @@ def _machine(verdict: Mapping[str, Any], texts: Texts) -> Machine:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}".replace("-", "−")
-
-
-__all__ = ["Effect", "EvidenceView", "Machine", "Panel", "Question", "amount", "candidate_of", "evidence_view"]
