@@ -20,9 +20,9 @@ def surroundings_of(kind: KindResult, component: str) -> dict[str, Any]:
     """The keys `stability`, `direct`, `robustness`, `metrics`, `heads`, `examples`; None or empty where not measured.
 
     `stability`: how often each place is named when one thing is varied. `direct`: the strongest places of the kind with
-    their parts `[site][part]`. `robustness` and `metrics`: other corruptions and metrics, each with its own map `[layer,
-    role]`. `heads`: the heads that were exchanged exactly in a screening. `examples`: single questions with their map
-    `[layer, position]` in each direction.
+    their parts `[site][part]`. `robustness` and `metrics`: other corruptions and metrics, each with a map of its own
+    `[layer, role]`. `heads`: those that a screening exchanged exactly. `examples`: single questions with their maps
+    `[layer, position]`, by direction.
     """
     return {
         "stability": _stability(kind.verdict.stability),

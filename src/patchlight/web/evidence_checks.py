@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from patchlight.judge.evidence import Candidate
@@ -81,7 +81,7 @@ def _variations(content: Content, texts: Texts, t: Texts) -> Table | None:
         for each in _shares(content)
     ]
     names = ("varied", "named", "overlap", "reading")
-    return Table(t("evidence.stability_table"), [t(f"evidence.{name}_column") for name in names], rows) if rows else None
+    return _table(t("evidence.stability_table"), names, rows, t)
 
 
 def _choices(content: Content, name: str, texts: Texts, t: Texts) -> Table | None:
@@ -99,7 +99,11 @@ def _choices(content: Content, name: str, texts: Texts, t: Texts) -> Table | Non
         for at, cell in enumerate(made["cells"])
     ]
     names = ("choice", "direction", "place", "facts", "correlation", "reading")
-    return Table(t(f"evidence.{name}_table"), [t(f"evidence.{each}_column") for each in names], rows) if rows else None
+    return _table(t(f"evidence.{name}_table"), names, rows, t)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], t: Texts) -> Table | None:
+    return Table(title, [t(f"evidence.{name}_column") for name in columns], rows) if rows else None
 
 
 def _choices_against(content: Content, name: str, texts: Texts, t: Texts) -> Iterator[str]:

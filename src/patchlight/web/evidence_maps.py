@@ -67,6 +67,7 @@ def parts(content: Content, texts: Texts, t: Texts) -> Parts:
     shares = {part: float(found.parts.estimate[0, number]) for number, part in enumerate(PARTS)}
     missing = percent(max(0.0, 1 - shares["total"]), 1)
     rows = [(texts(f"paths.{part}"), interval_words(found.parts.at(0, n), texts)) for n, part in enumerate(PARTS)]
+    rows.append((texts("paths.missing"), missing))
     place = site_words(found.sites[0], texts)
     label = t("evidence.direct_label", place=place)
     return Parts(
@@ -76,7 +77,7 @@ def parts(content: Content, texts: Texts, t: Texts) -> Parts:
             texts("paths.sentence", site=place, **{part: percent(share) for part, share in shares.items()}),
             t("evidence.direct_missing", missing=missing),
         ),
-        Table(label, [t("evidence.what_column"), t("evidence.share_column")], [*rows, (texts("paths.missing"), missing)]),
+        Table(label, [t("evidence.what_column"), t("evidence.share_column")], rows),
     )
 
 

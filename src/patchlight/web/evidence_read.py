@@ -40,13 +40,12 @@ def direct_of(given: Mapping[str, Any], confidence: float) -> DirectEffects:
     """The parts of effects, as the report's drawing of them takes them."""
     parts = [[interval_of(part) for part in row] for row in given["parts"]]
 
-    def values(name: str, kind: type) -> np.ndarray:
-        return np.array([[getattr(part, name) for part in row] for row in parts], dtype=kind)
+    def values(name: str) -> np.ndarray:
+        return np.array([[getattr(part, name) for part in row] for row in parts])
 
-    ends = (values(name, float) for name in ("estimate", "low", "high"))
     return DirectEffects(
         tuple(read_site(site) for site in given["sites"]),
-        IntervalMap(*ends, n=values("n", int), confidence=confidence),
+        IntervalMap(values("estimate"), values("low"), values("high"), values("n"), confidence),
         *(given[name] for name in ("facts", "pairs", "identity_error")),
     )
 
@@ -57,5 +56,5 @@ def example_of(given: Mapping[str, Any]) -> Example:
         ExampleMap("", direction, cells_of(each["values"]), np.array(each["structural"], dtype=bool))
         for direction, each in given["maps"].items()
     )
-    named = {name: value for name, value in given.items() if name != "maps"}
-    return Example(**{name: tuple(each) if isinstance(each, list) else each for name, each in named.items()}, maps=maps)
+    named: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in given.items()}
+    return Example(**{**named, "maps": maps})

@@ -37,12 +37,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Effect:
-    """The effect in one direction against its controls; `touches` where it cannot be told from one of them."""
+    """The effect in one direction against its controls.
+
+    `touches` where it cannot be told from one of them, `doubtful` also where there is none.
+    """
 
     direction: str
     sentence: str
     reading: str
     touches: bool
+    doubtful: bool
     drawing: Drawing
     table: Table
 
@@ -58,6 +62,7 @@ class EvidenceView:
     kind: str
     model: str
     prompts: str  # language of the questions
+    confidence: str  # of the intervals
     sentences: tuple[str, ...]
     questions: tuple[Question, ...]
     asked: Table
@@ -96,6 +101,7 @@ def evidence_view(content: Content, language: str, t: Texts, *, machine: bool) -
         kind=texts.word("kind", content["kind"]),
         model=content["checkpoint"],
         prompts=content["language"],
+        confidence=percent(content["confidence"]),
         sentences=tuple(effect.sentence for effect in effects),
         questions=tuple(_question(example_of(each), content, texts) for each in content["examples"]),
         asked=_asked(content, t),
@@ -175,6 +181,7 @@ def _effects(content: Content, found: Candidate, texts: Texts, t: Texts) -> Iter
             sentence + _beside(nulls, texts, t),
             _reading(interval, touching, nulls, texts, t),
             touching is not None,
+            touching is not None or not nulls,
             effect_and_controls((t("evidence.this_place"), interval), controls, texts, label),
             Table(label, [t("evidence.what_column"), name], [(row, amount(each, t)) for row, each in rows]),
         )
