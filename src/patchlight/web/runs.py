@@ -1,29 +1,22 @@
 """Runs seen and steered from a page: how far a study is, and the process that works on it.
 
-The ledger says how far a study is and who drives it. A run that the workbench started leaves its process id and its
-output in the workspace's folder `runs`, so that a restarted server still knows it.
+The ledger says how far a study is and who drives it, whether from a page or from a terminal.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-import psutil  # type: ignore[import-untyped]
 
 from patchlight.errors import EnvironmentProblem, InputError
 from patchlight.run.progress import Pace
 from patchlight.store.ledger import Ledger, StudyRow, UnitRow
+from patchlight.web.jobs import Job, Jobs
 
 State = Literal["starting", "running", "elsewhere", "paused", "finished", "failed"]
 TAIL = 4_000  # characters of a run's output that a page shows
@@ -72,10 +65,10 @@ def latest(ledger: Ledger) -> list[StudyRow]:
     return list(reversed({row.id: row for row in ledger.studies()}.values()))
 
 
-def run_of(ledger: Ledger, row: StudyRow) -> Run:
+def run_of(ledger: Ledger, row: StudyRow, jobs: Jobs) -> Run:
     """How far a study is at this moment."""
     units = ledger.units(row.hash)
-    state = _state(ledger, row, units)
+    state = _state(ledger, row, units, jobs)
     running = state in {"running", "elsewhere"}
     rate, left = _pace(units, row.begun, time.time()) if running else (None, None)
     return Run(
@@ -90,51 +83,51 @@ def run_of(ledger: Ledger, row: StudyRow) -> Run:
     )
 
 
-def start(ledger: Ledger, row: StudyRow) -> None:
-    """A process of its own runs the study from its file, with the file's settings; it outlives the server.
+def start(ledger: Ledger, row: StudyRow, jobs: Jobs, by: str) -> None:
+    """A process of its own runs the study from its file, with the file's settings.
 
     Raises `EnvironmentProblem` `store-in-use` while any run works in this workspace.
     """
-    if ledger.driver() is not None or _started_alive(ledger.folder, row.id):
+    if ledger.driver() is not None:
         raise EnvironmentProblem("store-in-use", "a run is already working in this workspace", fix="wait, or pause it")
-    folder = ledger.folder / "runs"
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "patchlight.cli.main", "run", row.file, "--workspace", str(ledger.folder)]
-    with (folder / f"{row.id}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    threading.Thread(target=process.wait, daemon=True).start()  # or it would stay in the table of processes
-    mark = {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-    (folder / f"{row.id}.json").write_text(json.dumps(mark), encoding="utf-8")
+    jobs.start(job_name(row.id), by, ["run", row.file, "--workspace", str(ledger.folder)])
 
 
-def pause(ledger: Ledger, row: StudyRow) -> None:
+def pause(ledger: Ledger, row: StudyRow, jobs: Jobs) -> None:
     """The run is asked to end as by Ctrl-C: finished units are kept, and the same study goes on from there.
 
     Raises InputError `web-no-run` where nothing runs on this machine.
     """
-    own, driver = _started_alive(ledger.folder, row.id), ledger.driver()
-    if own is not None:
-        # A process begun in the background may ignore SIGINT; `patchlight` meets SIGTERM in the same way.
-        os.kill(own, signal.SIGTERM)
-    elif driver is not None and driver.here and _is_last_begun(ledger, row):
+    driver = ledger.driver()
+    if driver is not None and driver.here and _is_last_begun(ledger, row):
         os.kill(driver.pid, signal.SIGINT)
+    elif _job(jobs, row.id) is not None:
+        jobs.pause(job_name(row.id))
     else:
         raise InputError("web-no-run", f"no run of {row.id} works on this machine", fix="look at the page again")
 
 
-def output(folder: Path, study: str) -> str:
-    """The last lines that a run started by the workbench has written; empty where it started none."""
-    log = folder / "runs" / f"{study}.log"
-    return log.read_bytes()[-TAIL:].decode("utf-8", "replace").strip() if log.is_file() else ""
+def output(jobs: Jobs, study: str) -> str:
+    """The end of what the last run that this server has started said; empty where it started none."""
+    started = [job for job in jobs.listed() if job.name == job_name(study)]
+    return started[0].text[-TAIL:].strip() if started else ""
 
 
-def _state(ledger: Ledger, row: StudyRow, units: Sequence[UnitRow]) -> State:
+def job_name(study: str) -> str:
+    """The name of the job that runs a study; there is one at a time."""
+    return f"run {study}"
+
+
+def _job(jobs: Jobs, study: str) -> Job | None:
+    """The running job of a study."""
+    return next((job for job in jobs.listed() if job.name == job_name(study) and job.code is None), None)
+
+
+def _state(ledger: Ledger, row: StudyRow, units: Sequence[UnitRow], jobs: Jobs) -> State:
     driver = ledger.driver()
     if driver is not None and _is_last_begun(ledger, row):
         return "running" if driver.here else "elsewhere"
-    if _started_alive(ledger.folder, row.id) is not None:
+    if _job(jobs, row.id) is not None:
         return "starting"
     states = {unit.state for unit in units}
     if (ledger.folder / "reports" / row.id / "summary.json").is_file() and "planned" not in states:
@@ -144,21 +137,6 @@ def _state(ledger: Ledger, row: StudyRow, units: Sequence[UnitRow]) -> State:
 
 def _is_last_begun(ledger: Ledger, row: StudyRow) -> bool:
     return ledger.studies()[-1].hash == row.hash
-
-
-def _started_alive(folder: Path, study: str) -> int | None:
-    """The process that the workbench has started for a study, while it lives."""
-    mark = folder / "runs" / f"{study}.json"
-    if not mark.is_file():
-        return None
-    kept = json.loads(mark.read_text(encoding="utf-8"))
-    try:
-        process = psutil.Process(kept["pid"])
-        # A process id alone is not enough: the system gives it to another process in time.
-        same = abs(process.create_time() - kept["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return int(kept["pid"]) if same else None
 
 
 def _stages(units: Sequence[UnitRow]) -> tuple[Stage, ...]:

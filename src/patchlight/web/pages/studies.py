@@ -15,6 +15,7 @@ from patchlight.review.people import may
 from patchlight.store.ledger import Ledger
 from patchlight.web import runs
 from patchlight.web.access import Database, Who, Workspace, allow, new_router
+from patchlight.web.jobs import Jobs
 from patchlight.web.overview import overview, published, summary_of
 from patchlight.web.render import Page, language_of, plain, view
 
@@ -30,7 +31,7 @@ REPORT_POLICY = (
 def studies(request: Request, database: Database, workspace: Workspace, who: Who) -> Page:
     """The studies of the workspace, the one begun last first, with their verdicts and what waits for a person."""
     with Ledger(workspace) as ledger:
-        found = [runs.run_of(ledger, row) for row in runs.latest(ledger)]
+        found = [runs.run_of(ledger, row, _jobs(request)) for row in runs.latest(ledger)]
     rows = [_listed(request, database, workspace, who, run) for run in found]
     return Page("studies.html.jinja", rows, rows, {"texts": read_texts(language_of(request))})
 
@@ -39,7 +40,7 @@ def studies(request: Request, database: Database, workspace: Workspace, who: Who
 def study_overview(request: Request, study: str, database: Database, workspace: Workspace, who: Who) -> Page:
     """The verdict first, why it is not stronger, counts, three points; the report in both languages."""
     with Ledger(workspace) as ledger:
-        run = runs.run_of(ledger, runs.study_named(ledger, study))
+        run = runs.run_of(ledger, runs.study_named(ledger, study), _jobs(request))
     hidden = _hidden(request, database, who, study)
     found = overview(workspace, study, read_texts(language_of(request)))
     waiting = queue.counts(database, study)
@@ -54,26 +55,26 @@ def study_run(request: Request, study: str, workspace: Workspace, follow: int = 
     """How far the run is, at which rate, and how long it may still take; `follow` loads the page again by itself."""
     with Ledger(workspace) as ledger:
         row = runs.study_named(ledger, study)
-        run = runs.run_of(ledger, row)
+        run = runs.run_of(ledger, row, _jobs(request))
         units = [plain(unit) for unit in ledger.units(row.hash)]
     context = {"run": run, "follow": bool(follow), "seconds": FOLLOWED_SECONDS}
-    context["output"] = runs.output(workspace, study)
+    context["output"] = runs.output(_jobs(request), study)
     return Page("run.html.jinja", _progress(run), units, context)
 
 
 @router.post("/studies/{study}/run/start", dependencies=[allow("run")])
-def start(study: str, workspace: Workspace) -> Response:
+def start(request: Request, study: str, workspace: Workspace, who: Who) -> Response:
     """The study runs, or goes on; back to its progress."""
     with Ledger(workspace) as ledger:
-        runs.start(ledger, runs.study_named(ledger, study))
+        runs.start(ledger, runs.study_named(ledger, study), _jobs(request), who.name)
     return RedirectResponse(f"/studies/{study}/run?follow=1", 303)
 
 
 @router.post("/studies/{study}/run/pause", dependencies=[allow("run")])
-def pause(study: str, workspace: Workspace) -> Response:
+def pause(request: Request, study: str, workspace: Workspace) -> Response:
     """The run ends after what it has finished; back to its progress."""
     with Ledger(workspace) as ledger:
-        runs.pause(ledger, runs.study_named(ledger, study))
+        runs.pause(ledger, runs.study_named(ledger, study), _jobs(request))
     return RedirectResponse(f"/studies/{study}/run", 303)
 
 
@@ -107,6 +108,11 @@ def report(request: Request, study: str, name: str, database: Database, workspac
     return FileResponse(file, filename=f"{row.id}-{name}")
 
 
+def _jobs(request: Request) -> Jobs:
+    found: Jobs = request.app.state.jobs
+    return found
+
+
 def _listed(request: Request, database: Database, workspace: Workspace, who: Who, run: runs.Run) -> dict[str, Any]:
     study = run.study.id
     summary = None if _hidden(request, database, who, study) else summary_of(workspace, study)
@@ -127,5 +133,5 @@ def _progress(run: runs.Run) -> dict[str, Any]:
 
 
 def _hidden(request: Request, database: Database, who: Who, study: str) -> bool:
-    """Whether the machine's words on a study are hidden: in judge-first mode, from reviewers while candidates are open."""
+    """Whether the machine's words on a study are hidden: in judge-first mode, from reviewers while any is open."""
     return bool(request.app.state.judge_first and may(who, "decide") and queue.counts(database, study).get("open", 0))
