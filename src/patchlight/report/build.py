@@ -121,19 +121,21 @@ def _common(one: str, other: str) -> int:
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _helpers(texts: Texts) -> dict[str, Any]:
-    def reason(each: Reason) -> str:
-        numbers = dict(each.numbers)
-        found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
-        if found:
-            numbers["site"] = site_words(Site(found[2], int(found[1]), None, found[3]), texts)
-        for name in {"null", "nulls"} & set(numbers):
-            named = [texts.word("null", null) for null in str(numbers[name]).split(", ")]
-            numbers[name] = texts("page.comma").join(named)
-        if "source" in numbers:
-            numbers["source"] = texts(f"stability_source.{numbers['source']}")
-        return texts(f"reason.{each.code}", **numbers)
+def reason_words(each: Reason, texts: Texts) -> str:
+    """A reason as a sentence with its numbers."""
+    numbers = dict(each.numbers)
+    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
+    if found:
+        numbers["site"] = site_words(Site(found[2], int(found[1]), None, found[3]), texts)
+    for name in {"null", "nulls"} & set(numbers):
+        named = [texts.word("null", null) for null in str(numbers[name]).split(", ")]
+        numbers[name] = texts("page.comma").join(named)
+    if "source" in numbers:
+        numbers["source"] = texts(f"stability_source.{numbers['source']}")
+    return texts(f"reason.{each.code}", **numbers)
 
+
+def _helpers(texts: Texts) -> dict[str, Any]:
     def words(text: Words) -> Markup:
         if texts.language in text:
             return Markup("{}").format(text[texts.language])
@@ -141,7 +143,7 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         return Markup('<span lang="{}">{}</span>').format(language, text[language])
 
     return {
-        "reason": reason,
+        "reason": lambda each: reason_words(each, texts),
         "words": words,
         "plain": texts.pick,
         "marked": marked,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from patchlight.report import across, contrast
-from patchlight.report.build import build_report
+from patchlight.report.build import build_report, tested_and_passed
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
 from patchlight.report.published import FILE_COLUMNS, published_rows
 from patchlight.store.faults import told_clearly
@@ -53,10 +53,16 @@ def summary(contents: ReportContents) -> dict[str, Any]:
     replay = {"asked_properly": [asdict(each) for each in contents.replay.properly]} if contents.replay else {}
     return {
         "study": contents.provenance.study_hash,
+        "title": dict(contents.title),
+        "date": contents.provenance.date,
+        "unknown": list(contents.unknown),
         "checkpoints": [
             {
                 "name": checkpoint.name["en"],
+                "names": dict(checkpoint.name),
                 "digest": checkpoint.digest,
+                "places": dict(zip(("tested", "passed"), tested_and_passed(checkpoint), strict=True)),
+                "checks": {"made": len(checkpoint.checks), "failed": sum(not each.held for each in checkpoint.checks)},
                 "known": [vars(each) for each in checkpoint.known],
                 "kinds": [
                     {
@@ -66,6 +72,8 @@ def summary(contents: ReportContents) -> dict[str, Any]:
                         "screening": _figures(result.narrowing),
                         "verdict": result.verdict.word,
                         "grade": result.verdict.grade,
+                        "candidates": len(result.verdict.candidates),
+                        "confirmed": sum(each.confirmed for each in result.verdict.candidates),
                         "reasons": [[reason.code, dict(reason.numbers)] for reason in result.verdict.reasons],
                         "why_not_stronger": [
                             [reason.code, dict(reason.numbers)] for reason in result.verdict.why_not_stronger

@@ -22,6 +22,7 @@ from patchlight.store.ledger import Ledger
 from patchlight.study.findings import kind_view
 from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import Study
+from patchlight.study.surroundings import surroundings_of
 from patchlight.study.view import KindView
 from patchlight.study.walk import Walked, walk
 
@@ -50,7 +51,8 @@ def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evid
     first site's component;
     `recovery`, `damage`, `nulls`, `damage_nulls`: intervals on the held-out facts, as shares of the gap;
     `nulls_absent`; `verdict`: the machine's word, grade and reasons on the kind; `maps`: the component's map in both
-    directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out.
+    directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out;
+    `confidence` of the intervals; and what `study.surroundings` adds.
     """
     candidates: list[Evidence] = []
     decoys: list[Evidence] = []
@@ -91,6 +93,7 @@ class _Maker:
             "metric": self.contents.metric,
             "unit": self.contents.unit,
             "gap_floor": self.contents.gap_floor,
+            "confidence": self.contents.confidence,
             "nulls_absent": dict(self.kind.nulls_absent),
             "verdict": {
                 "word": verdict.word,
@@ -121,8 +124,9 @@ class _Maker:
         self, own: Mapping[str, Any], shares: Mapping[str, Any], given_back: np.ndarray, taken_away: np.ndarray
     ) -> Evidence:
         maps = {each.direction: _map(each) for each in self.kind.maps if each.component == own["component"]}
+        around = surroundings_of(self.kind, own["component"])
         pairs = self._pairs(given_back, taken_away)
-        return Evidence(_plain({**self.common, **own, **shares, "maps": maps, "pairs": pairs}))
+        return Evidence(_plain({**self.common, **own, **shares, "maps": maps, **around, "pairs": pairs}))
 
     def null_sites(self, candidates: Sequence[Site]) -> list[Site]:
         """Places, drawn by the study's seed, whose intervals on the held-out facts do not rise above 0 or a null."""
