@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,42 @@ def test_no_batch_of_prompts_is_refused(tmp_path: Path, what: str) -> None:
     with pytest.raises(InputError) as caught:
         prompts_from(bad_paths(tmp_path, ".jsonl")[what])
     refused(caught.value, "guard-")
+
+
+def test_a_sheet_with_one_cell_far_away_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "facts.xlsx"
+    file.write_bytes(written_sheet(change=lambda sheet: sheet.cell(1_048_576, 16_384, "far")))
+    with pytest.raises(InputError, match="reaches to row 1048576") as caught:
+        import_pack(file, "fmea", COLUMNS["fmea"], "en", "a test")
+    refused(caught.value, "pack-import-file")
+
+
+def test_a_sheet_that_is_merged_as_a_whole_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "facts.xlsx"
+    file.write_bytes(written_sheet(change=lambda sheet: sheet.merge_cells("A9:B9")))
+    with zipfile.ZipFile(file) as packed:
+        parts = {name: packed.read(name) for name in packed.namelist()}
+    assert b"A9:B9" in parts["xl/worksheets/sheet1.xml"]
+    parts["xl/worksheets/sheet1.xml"] = parts["xl/worksheets/sheet1.xml"].replace(b"A9:B9", b"A9:XFD1048576")
+    with zipfile.ZipFile(file, "w") as packed:
+        for name, content in parts.items():
+            packed.writestr(name, content)
+    with pytest.raises(InputError, match="merged cells") as caught:
+        import_pack(file, "fmea", COLUMNS["fmea"], "en", "a test")
+    refused(caught.value, "pack-import-file")
+
+
+def test_a_sheet_that_unpacks_to_gigabytes_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "facts.xlsx"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("xl/worksheets/a.xml", "w") as part:
+        for _ in range(257):
+            part.write(bytes(1 << 20))
+    with pytest.raises(InputError, match="larger than 256 MiB") as caught:
+        import_pack(file, "fmea", COLUMNS["fmea"], "en", "a test")
+    refused(caught.value, "pack-import-file")
+
+
+def test_prompts_may_hold_what_other_programs_take_for_the_end_of_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "One\u2028of France is", "subject": "France"}\n', encoding="utf-8-sig")
+    assert [each.subject for each in prompts_from(file)] == ["France"]

@@ -49,7 +49,7 @@ def files_of(path: Path) -> list[Path]:
 
     Raises InputError `corpus-empty-folder`.
     """
-    if not is_folder(path) or (path / PREPARED[0]).is_file() or is_fetched(path) or is_dataset(path):
+    if not is_folder(path) or is_file(path / PREPARED[0]) or is_fetched(path) or is_dataset(path):
         return [path]
     files = sorted(file for file in path.iterdir() if file.is_file() and _reader(file))
     if not files:
@@ -79,8 +79,13 @@ def _told(path: Path, documents: Iterator[Document]) -> Iterator[Document]:
     try:
         yield from documents
     except OSError as error:
-        what, fix = f"the file cannot be read: {error.strerror or error}", "check its permissions and the disk"
-        raise InputError("corpus-unreadable", what, where=Place(path), fix=fix) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The error for a file that the machine fails to read, for the caller to raise."""
+    what, fix = f"the file cannot be read: {error.strerror or error}", "check its permissions and the disk"
+    return InputError("corpus-unreadable", what, where=Place(path), fix=fix)
 
 
 def _folder(folder: Path, reading: Reading) -> Iterator[Document]:

@@ -94,10 +94,10 @@ def _lose(lost: list[Problem], key: str, row: Row, **values: Any) -> None:
 def _usable(rows: Sequence[Row], lost: list[Problem]) -> Iterator[Row]:
     for row in rows:
         tidied = replace(row, subject=tidy(row.subject), answer=tidy(row.answer), condition=tidy(row.condition))
-        broken = any("\ud800" <= letter <= "\udfff" for letter in f"{row.subject}{row.answer}{row.condition}")
+        written = f"{row.relation}{row.subject}{row.answer}{row.distractor}{row.condition}"
         if not tidied.subject or not tidied.answer:
             _lose(lost, "empty", row, part="subject" if not tidied.subject else "answer")
-        elif broken:
+        elif not _can_be_written(written):
             _lose(lost, "letters", row)
         else:
             yield tidied
@@ -114,7 +114,12 @@ def _templates(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
 
 def _whole(template: str) -> bool:
     holes = re.findall(r"\{[^{}]*\}|[{}]", template)
-    return sorted(holes) in (["{subject}"], ["{condition}", "{subject}"])
+    return sorted(holes) in (["{subject}"], ["{condition}", "{subject}"]) and _can_be_written(template)
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether the text is Unicode: JSON can spell half of a surrogate pair."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _leaks(row: Row, templates: Sequence[str], language: Language, lost: list[Problem]) -> bool:
