@@ -190,7 +190,8 @@ def _losses(job: dict[str, Any], found: dict[str, list[list[float]]]) -> dict[st
 
 def _print(asked: argparse.Namespace, seconds: dict[str, list[float]], losses: dict[str, float]) -> None:
     print(
-        f"{asked.steps} steps of {asked.batch} pairs, {asked.rounds} rounds in turn, {asked.threads} thread(s), CPU time"
+        f"{asked.steps} steps of {asked.batch} pairs, {asked.rounds} rounds in turn, CPU time,"
+        f" {asked.threads} thread(s)"
     )
     print(f"loss without an exchange {losses['none']:.5f}")
     ours = statistics.median(seconds["patchlight"])

@@ -24,6 +24,8 @@ from patchlight.report.contents import (
     ReportContents,
     TrainingCurve,
 )
+from patchlight.report.reached import Reached
+from patchlight.report.timed import Timed
 from patchlight.study.across import transfers
 from patchlight.study.contrast import kinds_compared
 from patchlight.study.learnt import learnt
@@ -188,6 +190,8 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         direct=result.directs.get(kind),
         subspaces=result.subspaces.get(kind, ()),
         observed=result.observed.get(kind),
+        timed=result.timed.get(kind, Timed()),
+        reached=result.reached.get(kind, Reached()),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

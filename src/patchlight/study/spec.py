@@ -185,6 +185,20 @@ class Subspaces(Section):
     epochs: int = Field(default=40, ge=1, description="Of training das, at most; it stops early.")
 
 
+class Windows(Section):
+    """Neighbouring layers and words exchanged together, beside the sum of what each does by itself."""
+
+    layers: int = Field(default=1, ge=1, le=12, description="Layers in a window.")
+    positions: int = Field(default=2, ge=1, le=8, description="Words (tokens) of the prompt in a window.")
+
+    @model_validator(mode="after")
+    def more_than_one_place(self) -> Windows:
+        """Refuse a window that is one place."""
+        if self.layers == self.positions == 1:
+            raise ValueError("a window of one layer and one position is a single place: widen `layers` or `positions`")
+        return self
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -217,6 +231,19 @@ class Sweep(Section):
     observation: bool = Field(
         default=False, description="Also look without exchanging anything, and say where looking and acting disagree."
     )
+    steps: bool = Field(
+        default=False,
+        description="Answers of several tokens: what a patch does to each of them, in the first direction.",
+    )
+    windows: Windows | None = Field(
+        default=None, description="Exchange neighbouring layers and words together, in the first direction."
+    )
+    repair: bool = Field(
+        default=False, description="Knock the strongest places out: what makes up for them, and which back one another?"
+    )
+    routes: bool = Field(
+        default=False, description="Which later parts read what the strongest places write, path by path."
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(
         default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."
@@ -226,6 +253,7 @@ class Sweep(Section):
     def estimates_are_of_logits(self) -> Sweep:
         """Refuse a screening under a first metric whose gradient nothing reads."""
         asked = {"screening": self.screening, "subspaces": self.subspaces, "observation": self.observation}
+        asked |= {"repair": self.repair}
         for name in (name for name, given in asked.items() if given and self.metrics[0] != "logit_diff"):
             raise ValueError(f"`{name}` reads the logit difference: put logit_diff first, or leave out `{name}`")
         return self

@@ -14,7 +14,9 @@ from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
 from patchlight.records import MODEL_NULLS
 from patchlight.report.contents import DirectEffects, Narrowing, ReportContents
+from patchlight.report.reached import Reached
 from patchlight.report.replay import Replay
+from patchlight.report.timed import Timed
 from patchlight.report.within import Observed, SubspaceResult
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
@@ -178,6 +180,8 @@ def _checkpoint_results(
         directs=_directs(here, checkpoint, questions, sweeps),
         subspaces=_subspaces(here, checkpoint, questions, sweeps),
         observed=_observed(here, checkpoint, questions, sweeps),
+        timed=_timed(here, checkpoint, questions),
+        reached=_reached(here, checkpoint, questions, sweeps),
         sets=_sets(here, checkpoint, questions),
         split=split.hash,
     )
@@ -257,6 +261,24 @@ def _observed(
     artifacts = here.run([unit for _, unit in units]).artifacts
     done = {kind: artifacts[unit.hash] for kind, unit in units if unit.hash in artifacts}
     return observed_of(here.study, questions, sweeps, done)
+
+
+def _timed(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, Timed]:
+    from patchlight.study.timed import timed_of, timed_units
+
+    units = timed_units(here.study, checkpoint, questions)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return timed_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
+
+
+def _reached(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question], sweeps: Sequence[SweepResult]
+) -> Mapping[str, Reached]:
+    from patchlight.study.reached import reached_of, reached_units
+
+    units = reached_units(here.study, checkpoint, questions, sweeps)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return reached_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:

@@ -123,7 +123,7 @@ def places_of(alignment: Alignment, columns: tuple[str, ...], span: int = 1) -> 
     """Which positions are patched together."""
     if not columns:
         each = np.eye(len(alignment.roles), dtype=int)
-        spans: np.ndarray = np.lib.stride_tricks.sliding_window_view(each, span, axis=0).any(axis=-1)
+        spans: np.ndarray = np.lib.stride_tricks.sliding_window_view(each, span, axis=0).sum(axis=-1) > 0
         return spans
     together: np.ndarray = np.array([[name in ("all", role) for role in alignment.roles] for name in columns])
     return together
