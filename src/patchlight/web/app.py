@@ -16,6 +16,7 @@ from patchlight.store.review import open_review
 from patchlight.web import pages
 from patchlight.web.access import Wall, require_declared
 from patchlight.web.errors import explain_errors
+from patchlight.web.jobs import Jobs
 from patchlight.web.texts import require_texts
 from patchlight.web.tries import Tries
 
@@ -25,12 +26,13 @@ def create_app(
     database_url: str | None = None,
     *,
     origin: str | None = None,
+    judge_first: bool = False,
     routers: Iterable[APIRouter] | None = None,
 ) -> FastAPI:
     """The app over a workspace; the review is in the workspace's own SQLite, or at `database_url`.
 
     `origin` (such as "https://workbench.example.org") is where browsers reach it through a proxy; without it only
-    loopback hosts are served. Raises ValueError where a route does not say who may open it, or a text is missing in a
+    loopback hosts are served. `judge_first` hides what the machine says from reviewers until they have judged. Raises ValueError where a route does not say who may open it, or a text is missing in a
     language: faults of ours that no user may meet.
     """
     chosen = all_routers() if routers is None else list(routers)
@@ -40,7 +42,10 @@ def create_app(
     app.state.workspace = workspace
     app.state.database = open_review(database_url or workspace)
     app.state.origin = origin
+    app.state.judge_first = judge_first
+    app.state.database_url = database_url
     app.state.tries = Tries()
+    app.state.jobs = Jobs()
     for router in chosen:
         # Not `include_router`, which hides the routes: the table of all routes stays one flat list that tests walk.
         app.router.routes.extend(router.routes)
@@ -60,6 +65,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        app.state.jobs.end()
         app.state.database.dispose()
 
 

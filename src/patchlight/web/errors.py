@@ -44,6 +44,8 @@ async def _ask_to_sign_in(request: Request, _error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, PatchlightError):
         raise error
+    if isinstance(error, StaleForm):
+        return page(request, "stale.html.jinja", 409, error=error)
     return _told(request, status_of(error), error.code, error.what, error.fix)
 
 

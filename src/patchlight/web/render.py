@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache, partial
@@ -18,8 +19,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRouter
 
-from patchlight.report.texts import LANGUAGES, read_texts
+from patchlight.report.texts import LANGUAGES, Texts, read_texts, site_words
 from patchlight.review.people import may
+from patchlight.trace.sites import read_site
 from patchlight.web.access import allow
 from patchlight.web.texts import web_texts
 
@@ -55,7 +57,8 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     """The template with `context`, and with what every page has.
 
     `request`, `person` (None: nobody is signed in), `language`, `t` (texts of the workbench), `words` (those of the
-    report), `csrf` (to be sent with every form as `csrf`), `may(act)`, `url_with(name=value, ...)`, `data_url(ending)`.
+    report), `csrf` (to be sent with every form as `csrf`), `may(act)`, `url_with(name=value, ...)`, `data_url(ending)`,
+    `place(site)` in words; filter: `moment` (seconds as a time).
     """
     language = language_of(request)
     person = getattr(request.state, "person", None)
@@ -70,6 +73,7 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         "may": lambda act: person is not None and may(person, act),
         "url_with": partial(url_with, request),
         "data_url": partial(data_url, request),
+        "place": partial(place, words=read_texts(language)),
     }
     response = HTMLResponse(environment().get_template(template).render(shared | context), status)
     response.headers["Content-Language"] = language
@@ -120,13 +124,25 @@ def environment() -> jinja2.Environment:
     """What templates are rendered with; those of the report are under `report/`."""
     own = jinja2.PackageLoader("patchlight.web", "templates")
     of_report = jinja2.PrefixLoader({"report": jinja2.PackageLoader("patchlight.report", "templates")})
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.ChoiceLoader([own, of_report]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["moment"] = moment
+    return made
+
+
+def moment(seconds: float) -> str:
+    """A time as people write it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def place(site: str, words: Texts) -> str:
+    """The site, or the sites of a set, in words."""
+    return words("sets.semicolon").join(site_words(read_site(each), words) for each in site.split(" + "))
 
 
 def plain(value: Any) -> Any:

@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 
 from patchlight.report.texts import LANGUAGES, Texts, flat
 
-USED = re.compile(r"""\bt\(\s*["']([\w.-]+)["']""")
+USED = re.compile(r"""\bt\(\s*["']([\w.-]+)["']\s*[,)]""")
+SECTIONS = re.compile(r"""\bt\(\s*["']([\w.-]+\.)["']\s*~""")
 
 
 @cache
@@ -35,6 +36,8 @@ def require_texts(templates: Mapping[str, str]) -> None:
     missing = {(language, key) for language, entries in every.items() for key in keys - entries.keys()}
     used = {key for template in templates.values() for key in USED.findall(template)}
     missing |= {("any language", key) for key in used - keys}
+    sections = {section for template in templates.values() for section in SECTIONS.findall(template)}
+    missing |= {("any language", each) for each in sections if not any(key.startswith(each) for key in keys)}
     if missing:
         raise ValueError(f"texts are missing: {sorted(missing)}")
     differing = [key for key in sorted(keys) if len({_names(entries[key]) for entries in every.values()}) > 1]
