@@ -204,6 +204,8 @@ def _reading(
 ) -> str:
     if not nulls:
         return t("evidence.no_control")
+    if not math.isfinite(interval.low):
+        return t("evidence.no_interval")
     if touching is None:
         return t("evidence.clear", controls=len(nulls))
     name, control = touching
