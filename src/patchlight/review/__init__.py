@@ -9,9 +9,9 @@ people.py     first_token(db) -> str | None; invite(db, by, role) -> str; accept
               change(db, by, id, *, role=None, active=None) -> Person; require(person, act); may(person, act) -> bool
 sessions.py   begin(db, person) -> str; holder(db, token) -> Person | None; end(db, token)
 queue.py      put(db, evidence, *, by, decoys=()) -> int; items(db, *, study_id=None, standing=None, limit, offset);
-              counts(db, study_id=None) -> dict[Standing, int]; item(db, id) -> Item; evidence_of(db, id) -> Evidence; reserve_next(db, person, *, study_id=None) ->
-              Reservation | None; release(db, person, id); set_priority(db, lead, id, priority);
-              wanted(db, study_id=None) -> list[Wanted]
+              counts(db, study_id=None) -> dict[Standing, int]; item(db, id) -> Item; evidence_of(db, id) -> Evidence;
+              reserve_next(db, person, *, study_id=None) -> Reservation | None; release(db, person, id);
+              set_priority(db, lead, id, priority); wanted(db, study_id=None) -> list[Wanted]
 decisions.py  decide(db, person, draft) -> Decision (StaleForm); undo(db, person, number=None) -> Decision;
               last_decision(db, person), own_decision(db, person, id) -> Decision | None;
               adjudicate(db, lead, draft) -> Decision; history(db, id, viewer) -> list[Decision];

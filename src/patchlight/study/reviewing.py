@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchlight.errors import InputError
 from patchlight.judge.evidence import FACTS_IN_EACH_HALF, STILL, ComponentMap
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.model.digest import model_digest
-from patchlight.records import Interval, Site
+from patchlight.records import NULLS, Interval, Site
 from patchlight.report.contents import EffectMap, KindResult
-from patchlight.review.queue import put
+from patchlight.review.queue import evidence_of as review_evidence
+from patchlight.review.queue import items, put, wanted
 from patchlight.review.records import Evidence
 from patchlight.run.progress import Progress
-from patchlight.store.ledger import Ledger
+from patchlight.store.ledger import Ledger, StudyRow
 from patchlight.study.findings import kind_view
 from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import Study
@@ -40,6 +42,28 @@ def queue_study(study: Study, ledger: Ledger, database: Engine, progress: Progre
     walked = walk(study, ledger, progress, command, stored_only=True)
     candidates, decoys = evidence_of(study, walked)
     return put(database, [*candidates, *decoys], by=by, decoys={each.candidate for each in decoys})
+
+
+def run_wanted(
+    study: Study, row: StudyRow, ledger: Ledger, database: Engine, progress: Progress, *, command: str
+) -> Study:
+    """The study with the controls that reviewers ask for, and those its candidates were judged by before; it was run.
+
+    Only units that are missing are computed. Raises InputError `study-nothing-wanted` where nobody asks for anything.
+    """
+    asked = {each.control for each in wanted(database, study.spec.id)}
+    if not asked:
+        raise InputError("study-nothing-wanted", f"no reviewer asks for more controls of {study.spec.id}")
+    held = (review_evidence(database, each.id) for each in items(database, study_id=study.spec.id))
+    had = {name for each in held for name in each.content["nulls"]}
+    every = {*study.spec.controls, *asked, *had}
+    wider = Study(
+        study.spec.model_copy(update={"controls": tuple(each for each in NULLS if each in every)}), study.file
+    )
+    with ledger.driving():
+        ledger.begin_study(wider.spec.digest, row.title, row.yaml, row.file, row.id)
+        walk(wider, ledger, progress, command)
+    return wider
 
 
 def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evidence]]:

@@ -32,8 +32,9 @@ def create_app(
     """The app over a workspace; the review is in the workspace's own SQLite, or at `database_url`.
 
     `origin` (such as "https://workbench.example.org") is where browsers reach it through a proxy; without it only
-    loopback hosts are served. `judge_first` hides what the machine says from reviewers until they have judged. Raises ValueError where a route does not say who may open it, or a text is missing in a
-    language: faults of ours that no user may meet.
+    loopback hosts are served. `judge_first` hides what the machine says from reviewers until they have judged. Raises
+    ValueError where a route does not say who may open it, or a text is missing in a language: faults of ours that no
+    user may meet.
     """
     chosen = all_routers() if routers is None else list(routers)
     require_declared(route for router in chosen for route in router.routes)

@@ -44,6 +44,11 @@ class Job:
         start = max(0, size - MOST_SAID)
         return os.pread(self.said.fileno(), size - start, start).decode(errors="replace")
 
+    @property
+    def shown(self) -> dict[str, object]:
+        """What pages show of it."""
+        return {"name": self.name, "by": self.by, "code": self.code, "text": self.text, "started": self.started}
+
 
 class Jobs:
     """The commands that this server has started; one of a name at a time."""
@@ -53,11 +58,14 @@ class Jobs:
         self._lock = threading.Lock()
 
     def start(self, name: str, by: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Job:
-        """`patchlight ARGUMENTS` in a process of its own. Raises InputError `web-job-runs` where one of this name runs."""
+        """`patchlight ARGUMENTS` in a process of its own.
+
+        Raises InputError `web-job-runs` where one of this name runs.
+        """
         with self._lock:
             if any(each.name == name and each.code is None for each in self._jobs):
                 raise InputError("web-job-runs", f"{name} is running already", fix="wait until it has ended")
-            said = tempfile.TemporaryFile()
+            said = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the job is shown)
             process = subprocess.Popen(
                 [sys.executable, "-m", "patchlight.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,

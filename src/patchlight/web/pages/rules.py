@@ -98,8 +98,7 @@ def all_rechecks(request: Request, database: Database) -> Page:
     rows = sorted(
         (row for number, found in checks.items() for row in _check_rows(number, found)), key=_at, reverse=True
     )
-    jobs = request.app.state.jobs.listed("recheck")
-    running = [{"name": each.name, "by": each.by, "code": each.code, "text": each.text} for each in jobs]
+    running = [each.shown for each in request.app.state.jobs.listed("recheck")]
     return Page("rechecks.html.jinja", {"rechecks": checks, "jobs": running}, rows, {"jobs": running})
 
 
