@@ -173,7 +173,7 @@ def _effects(content: Content, found: Candidate, texts: Texts, t: Texts) -> Iter
         place = place_words(content, texts)
         name = texts(f"direction.{direction}")
         controls = [(texts.word("null", null), band) for null, band in nulls.items()]
-        label = t("evidence.band_label", direction=name, place=place)
+        label = t("evidence.band_label", direction=name.capitalize())
         sentence = t(f"evidence.sentence_{direction}", place=place, amount=amount(interval, t))
         rows = [(t("evidence.this_place"), interval), *controls]
         yield Effect(
@@ -204,6 +204,8 @@ def _reading(
 ) -> str:
     if not nulls:
         return t("evidence.no_control")
+    if not math.isfinite(interval.low):
+        return t("evidence.no_interval")
     if touching is None:
         return t("evidence.clear", controls=len(nulls))
     name, control = touching

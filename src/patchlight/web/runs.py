@@ -70,7 +70,7 @@ def run_of(ledger: Ledger, row: StudyRow, jobs: Jobs) -> Run:
     units = ledger.units(row.hash)
     state = _state(ledger, row, units, jobs)
     running = state in {"running", "elsewhere"}
-    rate, left = _pace(units, row.begun, time.time()) if running else (None, None)
+    rate, left = pace(units, row.begun, time.time()) if running else (None, None)
     return Run(
         study=row,
         state=state,
@@ -145,7 +145,7 @@ def _stages(units: Sequence[UnitRow]) -> tuple[Stage, ...]:
     return tuple(Stage(name, done[name], count) for name, count in planned.items())
 
 
-def _pace(units: Sequence[UnitRow], begun: float, now: float) -> tuple[float | None, tuple[float, float] | None]:
+def pace(units: Sequence[UnitRow], begun: float, now: float) -> tuple[float | None, tuple[float, float] | None]:
     """Units per second of the run that began then, and the rest in seconds, as the terminal shows them."""
     clock = [begun]
     pace = Pace(lambda: clock[0])

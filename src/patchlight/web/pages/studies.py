@@ -33,7 +33,7 @@ def studies(request: Request, database: Database, workspace: Workspace, who: Who
     with Ledger(workspace) as ledger:
         found = [runs.run_of(ledger, row, _jobs(request)) for row in runs.latest(ledger)]
     rows = [_listed(request, database, workspace, who, run) for run in found]
-    return Page("studies.html.jinja", rows, rows, {"texts": read_texts(language_of(request))})
+    return Page("studies.html.jinja", rows, rows)
 
 
 @view(router, "/studies/{study}", "read")
