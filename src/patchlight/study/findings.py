@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 
 from patchlight.judge.concentration import concentration_of
 from patchlight.judge.thresholds import THRESHOLDS
@@ -32,6 +33,7 @@ from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import Study
 from patchlight.study.stages import pack_digest, seed_of
 from patchlight.study.view import KindView
+from patchlight.study.wanting import wanting
 
 MOST_FAILED = 0.01  # of the units of a checkpoint
 LOSSES = ("step", "train_loss", "validation_loss", "comparable_loss")
@@ -143,7 +145,8 @@ def _excluded(result: CheckpointResults) -> tuple[Excluded, ...]:
     table = result.asked.table("left_out")
     found = []
     for reason, rows in table.groupby("reason", sort=False):
-        examples = tuple(str(text) for text in rows.clean.fillna(rows.fact).head(3))
+        named = zip(rows.clean.head(3), rows.fact, strict=False)  # what could not be asked has no prompt, but a fact
+        examples = tuple(str(fact if pd.isna(clean) else clean) for clean, fact in named)
         found.append(Excluded(str(reason), len(rows), examples))
     return tuple(sorted(found, key=lambda each: -each.count))
 
@@ -172,6 +175,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
     questions = view.questions
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
     evidence = view.evidence(asked, result.sets.get(kind))
+    lacking = refused(result, kind, len(set(view.facts))) or wanting(result, view, known)
     return KindResult(
         kind=kind,
         pairs=len(questions),
@@ -180,7 +184,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         corrupted_metric=_mean([question.corrupted for question in questions]),
         maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
         examples=view.examples(),
-        verdict=refused(result, kind, len(set(view.facts))) or judge(evidence, seed=view.seed("verdict")),
+        verdict=lacking or judge(evidence, seed=view.seed("verdict")),
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
         across=transfers(study, result, kind),
