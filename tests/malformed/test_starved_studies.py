@@ -45,8 +45,9 @@ def few_facts(folder: Path) -> None:
     edit(folder, "pack.yaml", (r"(?m)^  - \{id: (swan|mole|lynx|hare|crow|seal|wolf|crab|toad)-.*\n", ""))
 
 
-def seven_facts(folder: Path) -> None:
-    edit(folder, "pack.yaml", (r"(?m)^  - \{id: (swan|mole|lynx|hare|crow)-.*\n", ""))
+def seven_facts_and_one(folder: Path) -> None:
+    lone = (r"(?m)^  - \{id: (?!fox).*-home.*\n", "")  # a kind of one fact has nothing to be matched with
+    edit(folder, "pack.yaml", (r"(?m)^  - \{id: (swan|mole|lynx|hare|crow)-.*\n", ""), lone)
 
 
 def one_template(folder: Path) -> None:
@@ -61,10 +62,6 @@ def almost_no_pairs(folder: Path) -> None:
     edit(folder, "study.yaml", ("max_per_kind: 24", "max_per_kind: 2"))
 
 
-def one_fact_of_a_kind(folder: Path) -> None:
-    edit(folder, "pack.yaml", (r"(?m)^  - \{id: (?!fox).*-home.*\n", ""))
-
-
 def misaligned(folder: Path) -> None:
     few_facts(folder)
     edit(
@@ -73,13 +70,6 @@ def misaligned(folder: Path) -> None:
         (r"owl: \{en: owl\}", "owl: {en: owl owl owl}"),
         (r"bear: \{en: bear\}", "bear: {en: bear bear}"),
     )
-
-
-@torch.no_grad()
-def without_mlps(hf: Any) -> None:
-    for block in hf.transformer.h:
-        block.mlp.c_proj.weight.zero_()
-        block.mlp.c_proj.bias.zero_()
 
 
 @torch.no_grad()
@@ -93,10 +83,6 @@ def constant(hf: Any) -> None:
 @torch.no_grad()
 def broken(hf: Any) -> None:
     hf.transformer.h[1].mlp.c_proj.weight[0, 0] = float("nan")
-
-
-def without_mlps_only(folder: Path) -> None:
-    other_model(folder, without_mlps)
 
 
 def constant_model(folder: Path) -> None:
@@ -115,13 +101,11 @@ def broken_model(folder: Path) -> None:
 
 # What is done to the study, the verdict on its definitional facts, its reason, and a part of what to add.
 STARVED: Mapping[str, tuple[Change, str, str, str]] = {
-    "seven-facts": (seven_facts, "undetermined", "too-few-facts", "to the discovery half and"),
+    "seven-facts": (seven_facts_and_one, "undetermined", "too-few-facts", "to the discovery half and"),
     "one-template": (one_template, "undetermined", "one-template", "at least 1 more wording"),
     "all-gated-out": (all_gated_out, "no knowledge to localise", "knows-too-few", "at least 5 more facts"),
     "almost-no-pairs": (almost_no_pairs, "undetermined", "too-few-facts", "raise `max_per_kind`"),
-    "one-fact-of-a-kind": (one_fact_of_a_kind, "undetermined", "too-few-facts", "facts to the discovery half"),
-    "misaligned": (misaligned, "no knowledge to localise", "knows-too-few", "at least 5 more facts"),
-    "without-mlps": (without_mlps_only, "undetermined", "too-few-facts", "facts to the discovery half"),
+    "misaligned": (misaligned, "undetermined", "no-question", "the same number of tokens"),
     "constant": (constant_model, "no knowledge to localise", "knows-too-few", "at least 5 more facts"),
     "forgetful": (forgetful, "no knowledge to localise", "knows-too-few", "at least 5 more facts"),
 }
@@ -129,7 +113,7 @@ STARVED: Mapping[str, tuple[Change, str, str, str]] = {
 
 def run(study: Path, change: Change, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     """The exit code and the JSON of a small study after the change."""
-    small = "pairs_per_unit: 8, components: [attn_out, mlp_out], sets: {share: [0.8]}"
+    small = "pairs_per_unit: 8, components: [attn_out, mlp_out], sets: false"
     edit(study.parent, "study.yaml", ("resamples: 500", "resamples: 200"), ("pairs_per_unit: 8", small))
     change(study.parent)
     code = execute(["run", "study.yaml", "--json"])
@@ -172,5 +156,5 @@ def test_a_model_with_weights_that_are_no_numbers_is_refused_by_name(
 ) -> None:
     monkeypatch.chdir(study.parent)
     code, told = run(study, broken_model, capsys)
-    assert code in (3, 6), told
-    print(code, told)
+    assert (code, told["error"]["code"]) == (3, "model-weights-not-finite")
+    assert "h.1.mlp.c_proj.weight" in told["error"]["what"]

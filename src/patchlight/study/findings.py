@@ -71,7 +71,7 @@ def contents_of(
         unit=METRICS[metric].unit,
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
-        checkpoints=tuple(_checkpoint(study, result, results[0]) for result in results),
+        checkpoints=tuple(_checkpoint(study, pack, result, results[0]) for result in results),
         unknown=_unknown(study, results),
     )
 
@@ -102,12 +102,13 @@ def _provenance(study: Study, pack: Pack, command: str, begun: float) -> Provena
     )
 
 
-def _checkpoint(study: Study, result: CheckpointResults, first: CheckpointResults) -> Checkpoint:
+def _checkpoint(study: Study, pack: Pack, result: CheckpointResults, first: CheckpointResults) -> Checkpoint:
     key = result.checkpoint.key
     alone = "as-is" if key == "base" and not study.spec.training else key
     asked = result.asked
     known = tuple(KnownCount(**each) for each in asked.meta["known"])
-    kinds = dict.fromkeys(each.kind for each in known)
+    # A kind of which no question could be built has its verdict, too.
+    kinds = dict.fromkeys([each.kind for each in known] + _kinds_asked_for(study, pack))
     return Checkpoint(
         name=NAMES.get(alone, {"en": f"Configuration {key}", "ja": f"設定 {key}"}),
         model=study.spec.model.load or "GPT-2 (new)",
@@ -139,6 +140,12 @@ def _training(study: Study, result: CheckpointResults) -> TrainingCurve | None:
         settings={name: str(value) for name, value in choice.model_dump().items()},
         padding_in_loss=choice.padding_in_loss,
     )
+
+
+def _kinds_asked_for(study: Study, pack: Pack) -> list[str]:
+    wanted = study.spec.pairs.relations
+    facts = pack.facts(study.spec.language)
+    return [kind for kind in pack.kinds if any(f.kind == kind and (not wanted or f.relation in wanted) for f in facts)]
 
 
 def _excluded(result: CheckpointResults) -> tuple[Excluded, ...]:

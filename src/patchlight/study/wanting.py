@@ -14,11 +14,13 @@ from patchlight.study.view import KindView
 
 
 def wanting(result: CheckpointResults, view: KindView, known: Sequence[KnownCount]) -> Verdict | None:
-    """The verdict where a model was not given the chance: one wording of each fact, or too few of its facts swept.
+    """The verdict where a model had no chance: no question, one wording of each fact, or too few of its facts swept.
 
     A fact counts as known in two wordings, so that of a single wording nothing is known, whatever the model answers.
     """
     wordings = _wordings(result, view.kind)
+    if wordings == 0:
+        return _undetermined(view, Reason("no-question"))
     if wordings == 1:
         return _undetermined(view, Reason("one-template", {"templates": 1, "needed": THRESHOLDS.templates}))
     facts = set(view.facts)
