@@ -30,8 +30,8 @@ __all__ = ["REASONS", "Grade", "Reason", "Verdict", "Word", "judge", "word_under
 
 Word = Literal["localised", "distributed", "undetermined", "no knowledge to localise"]
 Grade = Literal["A", "B", "C", "D"]
-BEFORE_SETS = ("knows-too-few", "gap-unclear", "too-few-facts", "one-template", "nothing-swept", "units-failed",
-               "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
+BEFORE_SETS = ("knows-too-few", "gap-unclear", "no-question", "too-few-facts", "one-template", "nothing-swept",
+               "units-failed", "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
 
 
 @dataclass(frozen=True)
