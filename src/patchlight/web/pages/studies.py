@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -23,7 +22,7 @@ router = new_router()
 FOLLOWED_SECONDS = 5
 # A report is a page that stands alone, with its style inside and a policy of its own in it that names the style's hash.
 REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox allow-downloads"
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -76,20 +75,6 @@ def pause(request: Request, study: str, workspace: Workspace) -> Response:
     with Ledger(workspace) as ledger:
         runs.pause(ledger, runs.study_named(ledger, study), _jobs(request))
     return RedirectResponse(f"/studies/{study}/run", 303)
-
-
-@router.post("/studies/{study}/queue", dependencies=[allow("queue")])
-def fill_queue(study: str, database: Database, workspace: Workspace, who: Who) -> Response:
-    """The candidates of the finished study are in the queue; on to it. Nothing is computed again."""
-    from patchlight.run.progress import Progress
-    from patchlight.study.reviewing import queue_study
-    from patchlight.study.spec import read_study
-
-    with Ledger(workspace) as ledger:
-        row = runs.study_named(ledger, study)
-        read = read_study(Path(row.file))
-        queue_study(read, ledger, database, Progress(), by=who.name, command=f"patchlight run {Path(row.file).name}")
-    return RedirectResponse(f"/queue?study={study}", 303)
 
 
 @router.get("/studies/{study}/report/{name}", dependencies=[allow("read")])
