@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.errors import InputError, Place
+from patchlight.on_disk import is_folder
 from patchlight.packs.problem import Language, Problem
 from patchlight.packs.spec import Template
 from patchlight.packs.tables import Table, read_table, read_text, tidy, unreadable
 from patchlight.packs.wording import mentions
 from patchlight.packs.writing import Written, WrittenRelation, pack_text
-from patchlight.paths import is_folder
 
 MOST_TEMPLATES = 5  # of a relation, the commonest in the file
 CAUSE_TEMPLATES: dict[tuple[Language, bool], tuple[str, ...]] = {

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_validator
 
 from patchlight.errors import InputError, Place
+from patchlight.on_disk import absolute, is_there
 from patchlight.packs.yaml_source import load_yaml
-from patchlight.paths import absolute, is_there
 from patchlight.records import NULLS, Null
 from patchlight.study.section import Section
 from patchlight.study.training import TrainingChoice
