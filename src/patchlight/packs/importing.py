@@ -262,7 +262,7 @@ def _fmea(file: Path, columns: Columns, language: Language) -> list[Row]:
     table = read_table(file, columns.header, columns.sheet)
     if not columns.subject or not columns.answer:
         what = "which columns hold the failure and its cause is not guessed"
-        fix = f"name them with --failure and --cause; {table.listed()}"
+        fix = f"name them with --failure and --cause (and the row of the names with --header); {table.listed()}"
         raise InputError("pack-import-column", what, where=Place(file, columns.header), fix=fix)
     failure, cause = table.column(columns.subject), table.column(columns.answer)
     severity, condition = _optional(table, columns.severity), _optional(table, columns.condition)
