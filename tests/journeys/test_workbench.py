@@ -148,12 +148,12 @@ def test_ten_candidates_are_judged_by_keyboard_alone(browser: Any, address: str,
     _tab_to(visitor, "/queue")
     keys.press("Enter")
     visitor.page.wait_for_url("**/queue")
-    keys.press("Alt+n")
+    visitor.access_key("n")
     seen = []
     for number in range(10):
         visitor.page.wait_for_url(lambda url: "/candidates/" in url and url not in seen)
         seen.append(visitor.page.url)
-        keys.press("Alt+a" if number % 2 else "Alt+r")
+        visitor.access_key("a" if number % 2 else "r")
     visitor.page.wait_for_url(lambda url: url not in seen)
     judged = [each for each in items(database) if each.decided]
     assert len(judged) == 10
