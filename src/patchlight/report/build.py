@@ -22,6 +22,7 @@ from patchlight.records import Site
 from patchlight.report import (
     across,
     agreement,
+    behind,
     contrast,
     figures,
     learnt,
@@ -32,6 +33,7 @@ from patchlight.report import (
     published,
     robustness,
     sets,
+    steps,
     subspaces,
 )
 from patchlight.report.charts import colour_scale, interval_words, percent
@@ -78,6 +80,8 @@ def render(contents: ReportContents, language: str) -> str:
         paths=paths,
         subspaces=subspaces,
         sets=sets,
+        steps=steps,
+        behind=behind,
         agreement=agreement,
         passport=passport.rows_of(texts),
         across=across,

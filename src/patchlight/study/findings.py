@@ -24,6 +24,8 @@ from patchlight.report.contents import (
     ReportContents,
     TrainingCurve,
 )
+from patchlight.report.reached import Reached
+from patchlight.report.timed import Timed
 from patchlight.study.across import transfers
 from patchlight.study.contrast import kinds_compared
 from patchlight.study.learnt import learnt
@@ -71,6 +73,7 @@ def contents_of(
         confidence=study.spec.statistics.confidence,
         checkpoints=tuple(_checkpoint(study, result, results[0]) for result in results),
         unknown=_unknown(study, results),
+        swap=study.spec.pairs.swap,
     )
 
 
@@ -164,7 +167,7 @@ def kind_view(study: Study, result: CheckpointResults, kind: str) -> KindView:
     questions = tuple(question for question in result.questions if question.pair.kind == kind)
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    return KindView(study, kind, questions, sweeps, result.nulls)
+    return KindView(study, kind, questions, sweeps, result.nulls, result.mentions)
 
 
 def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
@@ -187,6 +190,8 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         direct=result.directs.get(kind),
         subspaces=result.subspaces.get(kind, ()),
         observed=result.observed.get(kind),
+        timed=result.timed.get(kind, Timed()),
+        reached=result.reached.get(kind, Reached()),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from patchlight.report import across
+from patchlight.report import across, contrast
 from patchlight.report.build import build_report, tested_and_passed
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
 from patchlight.report.published import FILE_COLUMNS, published_rows
@@ -24,7 +24,8 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
     aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv` (the
     further metrics of every sweep beside its first), `screening.csv` (every place that was screened), `across.csv`
-    (what was exchanged between models), `published.csv` (a published table measured again, where the study asks for
+    (what was exchanged between models), `kinds.csv` and `balance.csv` (kinds compared over matched facts, and how well
+    these match), `published.csv` (a published table measured again, where the study asks for
     it), `questions.csv`, `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
@@ -36,6 +37,9 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
         _replace_csv(folder / "metrics.csv", _compared(contents, "metrics"))
         _replace_csv(folder / "across.csv", pd.DataFrame(_exchanged(contents)))
         _replace_csv(folder / "screening.csv", _screened(contents))
+        _replace_csv(folder / "kinds.csv", pd.DataFrame(contrast.kinds_rows(contents), columns=contrast.COLUMNS))
+        balance = pd.DataFrame(contrast.balance_rows(contents), columns=contrast.BALANCE_COLUMNS)
+        _replace_csv(folder / "balance.csv", balance)
         if contents.replay:
             _replace_csv(folder / "published.csv", pd.DataFrame(published_rows(contents.replay), columns=FILE_COLUMNS))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))

@@ -123,7 +123,10 @@ def stranger_session() -> str:
 
 
 async def _require_own_form(request: Request) -> None:
-    sent = (await request.form()).get("csrf")
+    form = await request.form()
+    if any("\0" in str(value) for value in form.values()):
+        raise InputError("web-form", "a form holds no NUL characters")
+    sent = form.get("csrf")
     if not request.state.csrf or not isinstance(sent, str) or not hmac.compare_digest(sent.encode(), _csrf(request)):
         raise InputError("web-form", "this form was not made in your session", fix="open the page again and send it")
 

@@ -39,7 +39,9 @@ def create_app(
     chosen = all_routers() if routers is None else list(routers)
     require_declared(route for router in chosen for route in router.routes)
     require_texts({source.name: source.read_text(encoding="utf-8") for source in _templates()})
-    app = FastAPI(title="Patchlight", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app = FastAPI(
+        title="Patchlight", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
+    )
     app.state.workspace = workspace
     app.state.database = open_review(database_url or workspace)
     app.state.origin = origin

@@ -27,7 +27,7 @@ from patchlight.web.texts import web_texts
 
 LANGUAGE = "patchlight_language"
 A_YEAR = 365 * 86_400
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets look past white space, some past width
 
 
 @dataclass(frozen=True)
@@ -185,4 +185,5 @@ def _cell(value: Any) -> Any:
     if isinstance(value, (bool, int, float)):
         return "" if isinstance(value, float) and not math.isfinite(value) else value
     text = "" if value is None else value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    is_formula = text.lstrip().startswith(FORMULA_STARTS) or text.startswith(("\t", "\r", "\n"))
+    return f"'{text}" if is_formula else text
