@@ -1,8 +1,9 @@
 """How often the statistics are wrong when nothing is there, how often intervals cover, and how long a map takes.
 
-    python benchmarks/calibration_statistics.py [--data-sets 1000]
+    python benchmarks/calibration_statistics.py [--data-sets 1000] [--only-sets]
 
-Takes about four minutes on two cores. Facts lean on partners as pairs do: a partner's own quality counts `weight` times
+Takes about four minutes on two cores, and as long for the sets (--only-sets: these alone).
+Facts lean on partners as pairs do: a partner's own quality counts `weight` times
 the fact's. Every rate is printed with its 95 % binomial interval (Clopper-Pearson).
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -20,6 +22,9 @@ from patchlight.judge.evidence import ComponentMap, Evidence, find_candidates, r
 from patchlight.judge.significance import sign_flip
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.judge.verdict import judge
+from patchlight.records import Site
+from patchlight.trace.joint import Together
+from patchlight.trace.sufficient import SetEvidence, find_sets
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -159,6 +164,76 @@ def false_localisation(data_sets: int) -> None:
                 )
 
 
+@dataclass(frozen=True)
+class NullBench:
+    """Sets whose effect is the sum of what their sites do alone, `[pair, site]`: chance alone."""
+
+    direction: str
+    gaps: np.ndarray
+    alone: np.ndarray
+    column: dict[Site, int]
+
+    def effects(self, sets: Sequence[Together]) -> np.ndarray:
+        """The joint effects."""
+        sums = [self.alone[:, [index for site in sites for index in self.columns(site)]].sum(axis=1) for sites in sets]
+        return np.array(sums).reshape(len(sets), len(self.gaps)).T
+
+    def columns(self, site: Site) -> list[int]:
+        """The columns of a site; a window of layers has several."""
+        layers = [site.layer] if isinstance(site.layer, int) else list(site.layer or ())
+        return [self.column[replace(site, layer=layer)] for layer in layers]
+
+    def structural(self, sets: Sequence[Together]) -> np.ndarray:
+        """All attention outputs at the last word are a cut."""
+        last = {site for site in self.column if site.component == "attn_out" and site.position == "last"}
+        return np.array([last <= set(sites) for sites in sets], dtype=bool)
+
+    def of(self, rows: np.ndarray) -> NullBench:
+        """Some of the pairs."""
+        return replace(self, gaps=self.gaps[rows], alone=self.alone[rows])
+
+
+def null_sets(evidence: Evidence) -> SetEvidence:
+    """The sets that grow on such maps, as large as in a study."""
+    parts = evidence.components.items()
+    places = [(name, layer, role) for name, part in parts for layer in range(12) for role in evidence.roles]
+    sites = tuple(Site(name, layer, None, role) for name, layer, role in places)
+
+    def bench(direction: str, maps: Sequence[np.ndarray]) -> NullBench:
+        alone = np.concatenate([each.reshape(len(evidence.gaps), -1) for each in maps], axis=1)
+        return NullBench(direction, evidence.gaps, alone, {site: index for index, site in enumerate(sites)})
+
+    every = {
+        "denoise": bench("denoise", [part.recovery for _, part in parts]),
+        "noise": bench("noise", [part.damage for _, part in parts]),
+    }
+    donor = bench("denoise", [part.nulls["another-fact"] for _, part in parts])
+    return find_sets(
+        {name: each.of(~evidence.held_out) for name, each in every.items()},
+        every,
+        ~evidence.held_out,
+        sites,
+        shares=(0.8, 0.9),
+        largest=len(sites) // 5,
+        nulls={"another-fact": lambda chosen: (donor.effects(chosen), donor.gaps)},
+    )
+
+
+def false_verdicts(data_sets: int) -> None:
+    """How often the whole rule, sets grown and confirmed, says localised or distributed where nothing is."""
+    print(f"\nThe whole rule with sets grown on nothing ({data_sets} data sets, 40 facts, partner x 0.5)")
+    for name, draw in NULLS.items():
+        words, reached = [], 0
+        for seed in range(data_sets):
+            evidence = null_evidence(draw, seed, 40, 0.5)
+            evidence = replace(evidence, sets=null_sets(evidence))
+            reached += any(each.grown.reached for each in evidence.sets.sets)
+            words.append(judge(evidence, seed=seed).word)
+        print(f"  {name:27s} a set reached its share on the discovery facts {reached / data_sets:6.1%}")
+        for word in ("localised", "distributed"):
+            print(f"  {name:27s} {word:12s} {rate(words.count(word), data_sets)}", flush=True)
+
+
 def speed() -> None:
     """Seconds for the intervals and the test of one large map."""
     random = np.random.default_rng(0)
@@ -177,8 +252,13 @@ def speed() -> None:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data-sets", type=int, default=1000)
+    arguments.add_argument("--only-sets", action="store_true")
     chosen = arguments.parse_args()
+    if chosen.only_sets:
+        false_verdicts(chosen.data_sets)
+        raise SystemExit
     speed()
     coverage(chosen.data_sets)
     family_wise_error(chosen.data_sets)
     false_localisation(chosen.data_sets)
+    false_verdicts(chosen.data_sets)

@@ -155,7 +155,7 @@ def patchlight(job: dict[str, Any], batch: int, steps: int) -> tuple[list[list[f
 
 
 def main() -> None:
-    """Prints how far the projectors are apart, and the median steps a second of everyone."""
+    """Prints the loss that everyone comes to in the same steps, and the median steps a second."""
     asked = _parser().parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as made:
@@ -163,13 +163,16 @@ def main() -> None:
         peers: dict[str, Timed] = {"patchlight": partial(patchlight, job), "plain hooks": partial(plain_hooks, job)}
         if asked.pyvene:
             peers["pyvene"] = partial(pyvene, asked.pyvene, job)
-        losses = _losses(job, {name: run(asked.pairs, AGREEING_STEPS)[0] for name, run in peers.items()})
+        found = {name: run(asked.pairs, AGREEING_STEPS)[0] for name, run in peers.items()}
+        for name, loss in _losses(job, found).items():
+            steps = AGREEING_STEPS if name in peers else 0
+            print(f"{name:12s} loss {loss:.6f} after {steps} steps", flush=True)
         seconds: dict[str, list[float]] = {name: [] for name in peers}
         for number in range(asked.rounds):
             for name, run in peers.items():
                 seconds[name].append(run(asked.batch, asked.steps)[1])
                 print(f"round {number + 1}: {name} {seconds[name][-1]:.1f} s", file=sys.stderr)
-    _print(asked, seconds, losses)
+    _print(asked, seconds)
 
 
 def _job(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -184,23 +187,21 @@ def _losses(job: dict[str, Any], found: dict[str, list[list[float]]]) -> dict[st
     from transformers import AutoModelForCausalLM
 
     loss = _loss(AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32).eval(), job)
-    bases = {"none": torch.zeros(1, 768), **{name: torch.tensor(basis) for name, basis in found.items()}}
+    bases = {"no exchange": torch.zeros(1, 768), **{name: torch.tensor(basis) for name, basis in found.items()}}
     return {name: float(loss(basis, torch.arange(job["pairs"]))) for name, basis in bases.items()}
 
 
-def _print(asked: argparse.Namespace, seconds: dict[str, list[float]], losses: dict[str, float]) -> None:
+def _print(asked: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
     print(
         f"{asked.steps} steps of {asked.batch} pairs, {asked.rounds} rounds in turn, CPU time,"
         f" {asked.threads} thread(s)"
     )
-    print(f"loss without an exchange {losses['none']:.5f}")
     ours = statistics.median(seconds["patchlight"])
     for name, each in seconds.items():
         middle = statistics.median(each)
         print(
             f"{name:12s} {asked.steps / middle:6.2f} steps a second ({asked.steps / max(each):.2f} to"
-            f" {asked.steps / min(each):.2f}), {middle / ours:.2f} of Patchlight's time;"
-            f" loss after {AGREEING_STEPS} steps {losses[name]:.5f}"
+            f" {asked.steps / min(each):.2f}), {middle / ours:.2f} of Patchlight's time"
         )
 
 

@@ -11,6 +11,7 @@ from patchlight.judge.statistics import IntervalMap
 from patchlight.records import Interval, Site
 from patchlight.report.behind import part_words
 from patchlight.report.build import render
+from patchlight.report.contents import DirectEffects
 from patchlight.report.reached import Reached, RepairResult, RoutesResult
 from patchlight.report.texts import LANGUAGES, read_texts, site_words
 from patchlight.report.timed import StepsResult, Timed, WindowsResult
@@ -96,3 +97,13 @@ def test_readers_are_named_in_words_and_one_that_is_not_told_from_nothing_is_not
 def test_what_was_not_asked_for_is_said_to_be_so(language, contents):
     page, texts = render(contents, language), read_texts(language)
     assert all(texts(f"{name}.none") in page for name in ("steps", "windows", "repair", "routes"))
+
+
+@pytest.mark.parametrize(
+    ("total", "direct", "told"), [(0.6, 0.5, "itself"), (0.6, 0.1, "way"), (0.6, 0.3, "both"), (0.04, 0.04, None)]
+)
+def test_a_place_is_said_to_speak_itself_or_to_be_on_the_way(total, direct, told, contents):
+    parts = intervals([[total, direct, total - direct, 0.0]])
+    page = shown(contents, "en", direct=DirectEffects((PLACE,), parts, 9, 14, 1e-7))
+    texts = read_texts("en")
+    assert [name for name in ("itself", "way", "both") if texts(f"paths.{name}") in page] == ([told] if told else [])

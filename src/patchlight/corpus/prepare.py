@@ -248,8 +248,8 @@ def _write_rows(writer: Any, rows: Iterator[dict[str, str]]) -> None:
 
 
 def _source(path: Path) -> Source:
-    inside = [path] if is_file(path) else sorted(file for file in path.rglob("*") if file.is_file())
     try:
+        inside = [path] if is_file(path) else sorted(file for file in path.rglob("*") if file.is_file())
         digests = "".join(file_digest(file) for file in inside)
     except OSError as error:
         raise unreadable(path, error) from error

@@ -27,6 +27,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "knows-too-few": ("known", "asked", "needed"),
     "gap-unclear": ("known",),
     # undetermined
+    "no-question": (),
     "too-few-facts": ("discovery", "confirmation", "needed"),
     "one-template": ("templates", "needed"),
     "nothing-swept": (),
@@ -55,6 +56,8 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     # why not stronger
     "nulls-missing": ("nulls",),
     "not-replicated": (),
+    "set-nulls-missing": ("nulls",),
+    "damage-touches-null": ("size", "null", "low", "null_high"),
     "thresholds-not-calibrated": (),
     "list-unstable": ("source", "jaccard", "bar"),
     "few-facts-for-intervals": ("facts", "needed"),
@@ -62,8 +65,8 @@ REASONS: Mapping[str, tuple[str, ...]] = {
 }
 """Every reason's code with the names of its numbers; `null` names a null map, `nulls` several, shares are fractions."""
 
-KEEP_FROM_A = ("nulls-missing", "thresholds-not-calibrated", "list-unstable",
-               "few-facts-for-intervals")  # fmt: skip
+KEEP_FROM_A = ("nulls-missing", "set-nulls-missing", "damage-touches-null", "thresholds-not-calibrated",
+               "list-unstable", "few-facts-for-intervals")  # fmt: skip
 """Grade A says held out, both directions, all controls, stable: with one of these it cannot be said."""
 
 
@@ -156,6 +159,29 @@ def why_not_stronger(
     if any(left_out.values()):
         limits.append(reason("sites-not-ranked", **left_out))
     return tuple(limits)
+
+
+def set_limits(evidence: Evidence, tried: TriedSet) -> tuple[Reason, ...]:
+    """What the nulls leave open of the set that a verdict rests on: those that only the map has, and its damage.
+
+    A push in any direction may break an answer wherever it is kept, so this keeps from grade A and not from a verdict.
+    """
+    limits, missing = [], _nulls_not_of(evidence, tried)
+    if missing:
+        limits.append(reason("set-nulls-missing", nulls=", ".join(missing)))
+    if tried.damage_touched_by is not None:
+        name, null = tried.damage_touched_by
+        numbers = {"low": tried.damage.low, "null_high": null.high}
+        limits.append(reason("damage-touches-null", size=len(tried.sites), null=name, **numbers))
+    return tuple(limits)
+
+
+def _nulls_not_of(evidence: Evidence, tried: TriedSet) -> list[str]:
+    """The nulls, in either direction, that stand beside the single sites and not beside the set."""
+    part = next(iter(evidence.components.values()))
+    wanted = [(part.nulls, tried.nulls), (part.damage_nulls, tried.damage_nulls)]
+    missing = {name for singles, of_set in wanted for name in {*singles, *part.models} - of_set.keys()}
+    return sorted(missing)
 
 
 def reason(code: str, **numbers: Number) -> Reason:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Literal
 
@@ -14,7 +14,7 @@ from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.judge.thresholds import Thresholds
 from patchlight.records import Interval
 from patchlight.trace.joint import JointEffects, Together
-from patchlight.trace.sufficient import Curve, Grown, SetEffects, SetEvidence
+from patchlight.trace.sufficient import Curve, Grown, SetEffects, SetEvidence, SetNull
 
 Reading = Literal["both", "sufficient", "necessary", "neither"]
 
@@ -24,9 +24,10 @@ class TriedSet:
     """A grown set on the facts held out: shares of the gap with their intervals.
 
     `recovery` is what the set brings back, `damage` what it takes away, the surpluses what is beyond the sum of its
-    sites one by one; `nulls` is what it brings back where the answer cannot come from, by name. The single and left-out
-    effects are `[site]`, the interactions of recovery and damage `[site, other]`. `complement` and
-    `complement_damage` have NaN where all other sites together restore everything by construction.
+    sites one by one; `nulls` is what it brings back where the answer cannot come from, `damage_nulls` what it takes
+    away where nothing particular is put in, by name. The single and left-out effects are `[site]`, the interactions of
+    recovery and damage `[site, other]`. `complement` and `complement_damage` have NaN where all other sites together
+    restore everything by construction.
     """
 
     grown: Grown
@@ -44,6 +45,7 @@ class TriedSet:
     complement: Interval
     complement_damage: Interval
     thresholds: Thresholds
+    damage_nulls: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def sites(self) -> Together:
@@ -77,6 +79,12 @@ class TriedSet:
         """The highest null that the interval of the recovery does not lie above; None where it is above all."""
         highest = self.highest_null
         return highest if highest and not self.recovery.low > highest[1].high else None
+
+    @property
+    def damage_touched_by(self) -> tuple[str, Interval] | None:
+        """As `touched_by`, of the damage."""
+        near = [null for null in self.damage_nulls.items() if not self.damage.low > null[1].high]
+        return max(near, key=lambda null: null[1].high, default=None)
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,9 @@ def _tried(each: SetEffects, held: _Rows, thresholds: Thresholds) -> TriedSet:
         measured = (effects.joint, effects.surplus, effects.singles, effects.left_out)
         return [held.intervals(part) for part in (*measured, effects.interaction, effects.complement)]
 
+    def of(nulls: Mapping[str, SetNull]) -> dict[str, Interval]:
+        return {name: held.intervals(null.effects, null.gaps).at() for name, null in nulls.items()}
+
     recovery, surplus, single, left_out, interaction, complement = parts(each.denoise)
     damage, surplus_damage, single_damage, left_out_damage, interaction_damage, complement_damage = parts(each.noise)
     return TriedSet(
@@ -183,7 +194,7 @@ def _tried(each: SetEffects, held: _Rows, thresholds: Thresholds) -> TriedSet:
         damage.at(),
         surplus.at(),
         surplus_damage.at(),
-        {name: held.intervals(null.effects, null.gaps).at() for name, null in each.nulls.items()},
+        of(each.nulls),
         single,
         single_damage,
         left_out,
@@ -193,6 +204,7 @@ def _tried(each: SetEffects, held: _Rows, thresholds: Thresholds) -> TriedSet:
         complement.at(),
         complement_damage.at(),
         thresholds,
+        of(each.damage_nulls),
     )
 
 

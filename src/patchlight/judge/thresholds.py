@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from patchlight.verify.calibration import is_calibrated
+
+CHOSEN = ("confirmed", "small", "spread")  # on models whose truth is known; the others are set by good sense
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """Bars of the rule in `judge.verdict`; shares are of the gap unless something else is said.
 
-    Today's values are placeholders of good sense, and every verdict says so while `calibrated` is False. They are to
-    be set by `patchlight passport`, which runs the tool on planted models whose truth is known.
+    `patchlight passport --calibrate` weighs those in `CHOSEN` on models whose truth is known, and its record ships
+    (`verify/calibration.json`). `calibrated` says that these bars are the recorded choice and that the passport meets
+    its targets on other models; every verdict says so where it is False.
     """
 
     known_facts: int = 5  # a model that answers fewer has nothing to localise
@@ -30,4 +35,5 @@ class Thresholds:
         return max(1, int(min(limits)))
 
 
-THRESHOLDS = Thresholds()
+_SET = Thresholds()
+THRESHOLDS = replace(_SET, calibrated=is_calibrated({name: getattr(_SET, name) for name in CHOSEN}))

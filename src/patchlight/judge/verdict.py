@@ -17,6 +17,7 @@ from patchlight.judge.reasons import (
     lacking,
     nothing_to_rank,
     reason,
+    set_limits,
     why_distributed,
     why_localised,
     why_not_stronger,
@@ -30,8 +31,8 @@ __all__ = ["REASONS", "Grade", "Reason", "Verdict", "Word", "judge", "word_under
 
 Word = Literal["localised", "distributed", "undetermined", "no knowledge to localise"]
 Grade = Literal["A", "B", "C", "D"]
-BEFORE_SETS = ("knows-too-few", "gap-unclear", "too-few-facts", "one-template", "nothing-swept", "units-failed",
-               "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
+BEFORE_SETS = ("knows-too-few", "gap-unclear", "no-question", "too-few-facts", "one-template", "nothing-swept",
+               "units-failed", "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,26 @@ def judge(evidence: Evidence, *, seed: int, thresholds: Thresholds = THRESHOLDS)
     confirmed = sum(candidate.confirmed for candidate in candidates)
     stability = list_stability(ranked, evidence, confirmed, seed)
     limits = why_not_stronger(evidence, ranked, stability, thresholds)
+    rests_on = None if sets is None else {"localised": sets.smallest, "distributed": sets.widest}.get(word)
+    limits += () if rests_on is None else set_limits(evidence, rests_on)
     return Verdict(evidence.kind, word, _grade(word, limits), reasons, limits, candidates, sets, stability)
 
 
 def word_under(verdict: Verdict, thresholds: Thresholds) -> Word:
     """The word that other thresholds make of the same intervals; what is decided before any set stays."""
-    sets = verdict.sets
-    if sets is None or sets.widest is None or verdict.reasons[0].code in BEFORE_SETS:
+    sets = None if verdict.reasons[0].code in BEFORE_SETS else sets_under(verdict, thresholds)
+    if sets is None or sets.widest is None:
         return verdict.word
-    tried = tuple(replace(each, thresholds=thresholds) for each in sets.sets)
-    limit = thresholds.small_set(sets.evidence.eligible, sets.evidence.cut)
-    again = replace(sets, sets=tried, limit=limit)
-    widest = max(tried, key=lambda each: len(each.sites))
-    return _rule_of_sets(again, widest, thresholds)[0]
+    return _rule_of_sets(sets, sets.widest, thresholds)[0]
+
+
+def sets_under(verdict: Verdict, thresholds: Thresholds) -> TriedSets | None:
+    """The sets of the verdict as other thresholds see them; None where none were measured."""
+    if verdict.sets is None:
+        return None
+    limit = thresholds.small_set(verdict.sets.evidence.eligible, verdict.sets.evidence.cut)
+    tried = tuple(replace(each, thresholds=thresholds) for each in verdict.sets.sets)
+    return replace(verdict.sets, sets=tried, limit=limit)
 
 
 def _rule(ranked: RankedMap, sets: TriedSets | None, thresholds: Thresholds) -> tuple[Word, tuple[Reason, ...]]:

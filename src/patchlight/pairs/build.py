@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NO_PARTNER = "no partner with another answer"
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A question that became no pair; `reason` is stable and can be counted, `detail` is for people."""
@@ -139,7 +142,7 @@ class _Maker:
         if not partners:
             under = f" under {fact.condition!r}" if fact.condition else ""
             detail = f"every fact of the relation {fact.relation!r}{under} has this answer"
-            return self._refuse(fact, "no partner with another answer", detail)
+            return self._refuse(fact, NO_PARTNER, detail)
         equal = [other for other in partners if self.lengths[other.id] == self.lengths[fact.id]]
         if not equal:
             length = self.lengths[fact.id]

@@ -16,7 +16,7 @@ from patchlight.report.texts import Texts, site_words
 
 REPAIR_COLUMNS = ("place", "other", "what", "estimate", "low", "high", "facts")
 ROUTE_COLUMNS = ("from", "to", "estimate", "low", "high", "facts")
-HARDLY = 0.05  # of the gap: a difference below it is not called repair
+HARDLY = 0.01  # of the gap: a reaction below it is not named
 
 
 def made_up_for(contents: ReportContents, texts: Texts) -> list[Told]:
@@ -63,15 +63,14 @@ def part_words(site: Site, texts: Texts) -> str:
 def _repair_sentences(found: RepairResult, texts: Texts) -> Iterator[str]:
     yield texts("repair.counts", facts=found.facts, pairs=found.pairs)
     for number, site in enumerate(found.sites):
-        predicted, measured, repaired = (float(found.losses.estimate[number, part]) for part in range(len(LOSSES)))
-        more = repaired > HARDLY
-        code = "more" if more else "less" if repaired < -HARDLY else "same"
+        predicted, measured = found.losses.estimate[number, :2].tolist()
+        code = "more" if found.losses.low[number, -1] > 0 else "less" if found.losses.high[number, -1] < 0 else "same"
         values = {"predicted": percent(predicted), "measured": percent(measured)}
         yield texts(f"repair.{code}", site=site_words(site, texts), **values)
         named = [
             texts("repair.part", part=part_words(part, texts), share=percent(abs(share), 1))
             for part, share in found.compensating[number]
-            if abs(share) >= HARDLY / 5
+            if abs(share) >= HARDLY
         ]
         if named:
             yield texts("repair.reacting", listed=texts("page.comma").join(named))

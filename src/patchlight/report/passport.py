@@ -8,6 +8,7 @@ from patchlight.report.texts import Texts
 from patchlight.verify.passport import is_current, shipped
 
 SHOWN = ("hit", "nothing", "false", "right", "wrong")
+ON_MAPS = ("right", "wrong", "undetermined")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ def rows_of(texts: Texts) -> PassportPart:
     """The short table of the passport that was shipped with this version."""
     found = shipped()
     rows = tuple(_row(name, found["rates"][name], texts) for name in SHOWN)
+    rows += tuple(_row(f"activations.{name}", found["activations"]["rates"][name], texts) for name in ON_MAPS)
     made = texts("passport.made", date=found["date"], version=found["made_with"]["patchlight"])
     return PassportPart(rows, made, not is_current(found))
 

@@ -31,7 +31,8 @@ STUDY = "passport"
 REPORTED, CHOSEN_ON = 100, 1000  # first seeds: thresholds are never chosen on the seeds that are reported
 LAYERS = 6
 TRUTH: Mapping[str, Word] = {"a": "localised", "b": "distributed", "c": "no knowledge to localise"}
-CONFIDENT = ("localised", "distributed")
+ELSEWHERE = "localised elsewhere"  # a set was named that is not the one which works
+CONFIDENT = ("localised", "distributed", ELSEWHERE)
 TARGETS = {"hit": 0.95, "nothing": 0.95, "right": 0.9, "wrong": 0.02}
 GRID = {"confirmed": (0.3, 0.4, 0.5, 0.6), "small": (0.05, 0.1, 0.15, 0.2), "spread": (1.5, 2.0, 3.0)}
 CODE = (*ROOMS, "study/planted.py", "study/passport.py")
@@ -72,7 +73,11 @@ def measured(ledger: Ledger, progress: Progress, chosen: Sequence[Case]) -> list
 
     Raises UnitsFailed where one failed: rates over the others would look better than they are.
     """
-    planned = units(chosen)
+    return ran_all(ledger, progress, units(chosen))
+
+
+def ran_all(ledger: Ledger, progress: Progress, planned: Sequence[Unit]) -> list[Mapping[str, Any]]:
+    """What came of these units, all of them. Raises UnitsFailed where one failed."""
     ledger.begin_study(STUDY, "Calibration passport", "", "", STUDY)
     ran = run_units(ledger, planned, progress, study=STUDY)
     if ran.failures:
@@ -183,22 +188,22 @@ def rates(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     of = {group: [row for row in judged if row["group"] == group] for group in TRUTH}
     now = key(THRESHOLDS)
     false = [set(row["confirmed"]) - set(row["truth"]) for row in judged]
-    wrong = [_wrong(row, now) for row in judged]
+    wrong = [is_wrong(row, now) for row in judged]
     quiet = [not row["confirmed"] and row["words"][now] not in CONFIDENT for row in of["c"]]
     return {
-        "hit": _rate([set(row["truth"]) <= set(row["confirmed"]) for row in of["a"]]),
-        "nothing": _rate(quiet),
-        "false": _rate([bool(each) for each in false]),
-        **{f"right.{group}": _rate([_right(row, now) for row in rows]) for group, rows in of.items()},
-        "right": _rate([_right(row, now) for row in judged]),
-        "wrong": _rate(wrong),
+        "hit": rate([set(row["truth"]) <= set(row["confirmed"]) for row in of["a"]]),
+        "nothing": rate(quiet),
+        "false": rate([bool(each) for each in false]),
+        **{f"right.{group}": rate([is_right(row, now) for row in rows]) for group, rows in of.items()},
+        "right": rate([is_right(row, now) for row in judged]),
+        "wrong": rate(wrong),
     }
 
 
 def confusion(judged: Sequence[Mapping[str, Any]], thresholds: str) -> dict[str, dict[str, int]]:
     """By class, how often each verdict was given."""
     return {
-        group: dict(Counter(row["words"][thresholds] for row in judged if row["group"] == group)) for group in TRUTH
+        group: dict(Counter(row["words"][thresholds] for row in judged if row.get("group") == group)) for group in TRUTH
     }
 
 
@@ -208,7 +213,7 @@ def choose(judged: Sequence[Mapping[str, Any]]) -> Thresholds:
     def order(each: Thresholds) -> tuple[float, ...]:
         name = key(each)
         away = sum(abs(np.log(getattr(each, part) / getattr(THRESHOLDS, part))) for part in GRID)
-        return sum(_wrong(row, name) for row in judged), -sum(_right(row, name) for row in judged), float(away)
+        return sum(is_wrong(row, name) for row in judged), -sum(is_right(row, name) for row in judged), float(away)
 
     return min(grid(), key=order)
 
@@ -220,26 +225,34 @@ def proposal(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "thresholds": {name: getattr(best, name) for name in GRID},
         "rule": "fewest confident wrong verdicts, then most right ones, then nearest to the thresholds in force",
-        "seeds": sorted({row["seed"] for row in judged}),
+        "seeds": {
+            "weights": sorted({row["seed"] for row in judged if "circuit" not in row}),
+            "activations": sorted({row["seed"] for row in judged if "circuit" in row}),
+        },
+        "models": len(judged),
+        "date": datetime.now(UTC).date().isoformat(),
         "weighed": {name: list(values) for name, values in GRID.items()},
-        "verdicts": confusion(judged, key(best)),
+        "scores": {key(each): dict(zip(("wrong", "right"), _score(judged, key(each)), strict=True)) for each in grid()},
         "alike": sum(_score(judged, key(each)) == _score(judged, key(best)) for each in grid()),
     }
 
 
 def _score(judged: Sequence[Mapping[str, Any]], thresholds: str) -> tuple[int, int]:
-    return sum(_wrong(row, thresholds) for row in judged), sum(_right(row, thresholds) for row in judged)
+    return sum(is_wrong(row, thresholds) for row in judged), sum(is_right(row, thresholds) for row in judged)
 
 
-def _right(row: Mapping[str, Any], thresholds: str) -> bool:
-    return bool(row["words"][thresholds] == TRUTH[row["group"]])
+def is_right(row: Mapping[str, Any], thresholds: str) -> bool:
+    """Whether the verdict under these thresholds is the true one: of the row, or of its class."""
+    return bool(row["words"][thresholds] == (row["truth"] if "circuit" in row else TRUTH[row["group"]]))
 
 
-def _wrong(row: Mapping[str, Any], thresholds: str) -> bool:
-    return row["words"][thresholds] in CONFIDENT and not _right(row, thresholds)
+def is_wrong(row: Mapping[str, Any], thresholds: str) -> bool:
+    """Whether it says localised or distributed, and is not the true one."""
+    return row["words"][thresholds] in CONFIDENT and not is_right(row, thresholds)
 
 
-def _rate(found: Sequence[bool]) -> dict[str, float]:
+def rate(found: Sequence[bool]) -> dict[str, float]:
+    """How many of n, with the exact (Clopper-Pearson) 95 % interval of the share."""
     from scipy.stats import binomtest
 
     if not found:

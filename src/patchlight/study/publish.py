@@ -16,6 +16,7 @@ from patchlight.report import across, contrast
 from patchlight.report.build import build_report, tested_and_passed
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
 from patchlight.report.published import FILE_COLUMNS, published_rows
+from patchlight.report.reasons import advice
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
@@ -78,6 +79,7 @@ def summary(contents: ReportContents) -> dict[str, Any]:
                         "why_not_stronger": [
                             [reason.code, dict(reason.numbers)] for reason in result.verdict.why_not_stronger
                         ],
+                        "what_to_add": advice(result.verdict),
                     }
                     for result in checkpoint.kinds
                 ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FEWEST = 5  # facts in each half: with fewer there is no interval to show
 WIRING = 0.5  # of its own gap: a site where a model with random weights brings back as much is not chosen
 PARTS = ("joint", "singles", "left_out", "couples", "complement")
+NULL_KINDS = ("nulls", "damage_nulls")
 SETS = (*SWEEPS, "study/sets.py")
 
 
@@ -70,8 +72,11 @@ def _unit(
     in_discovery = np.array([pair.half == "discovery" for pair in pairs])
 
     def work(_: Workplace) -> Result:
-        benches = _Benches(checkpoint.model, pairs, components, metric, memory, seed)
-        return _written(_found(benches, in_discovery, spec))
+        from patchlight.model.load import random_init
+
+        random = random_init(checkpoint.model, seed)
+        benches = SetBenches(checkpoint.model, random, pairs, components, metric, memory, seed)
+        return _written(found_sets(benches, in_discovery, spec))
 
     inputs = {
         "kind": kind,
@@ -87,17 +92,26 @@ def _unit(
     return Unit("sets", f"{checkpoint.key}: several places together, {kind}", inputs, work, SETS)
 
 
-class _Benches:
-    """The pairs of a kind on the benches that its sets are tried on."""
+class SetBenches:
+    """The pairs of a kind on the benches that its sets are tried on; `random` is the model with random weights."""
 
     def __init__(
-        self, model: Model, pairs: Sequence[Pair], components: tuple[str, ...], metric: str, memory: int, seed: int
+        self,
+        model: Model,
+        random: Model,
+        pairs: Sequence[Pair],
+        components: tuple[str, ...],
+        metric: str,
+        memory: int,
+        seed: int,
     ) -> None:
-        from patchlight.model.load import random_init
+        self.model, self.random, self.pairs, self.components = model, random, pairs, components
+        self.metric, self.memory, self.seed = metric, memory, seed
 
-        self.model, self.pairs, self.components, self.metric = model, pairs, components, metric
-        self.memory, self.seed = memory, seed
-        self.random = random_init(model, seed)
+    @cached_property
+    def every(self) -> dict[str, Bench]:
+        """All pairs, in both directions."""
+        return self.both(np.ones(len(self.pairs), dtype=bool))
 
     def both(self, rows: np.ndarray) -> dict[str, Bench]:
         """Some of the pairs, in both directions."""
@@ -124,6 +138,7 @@ class _Benches:
             for role in {each.roles[position] for each in alignments for position in each.differing}
         )
 
+    @cached_property
     def nulls(self) -> dict[str, NullEffects]:
         """What sets bring back with the donors of the null maps, and in a model with random weights."""
         from patchlight.verify.controls import donor_from_another_fact, donor_from_permuted_pairs
@@ -131,14 +146,30 @@ class _Benches:
         made = {"another-fact": donor_from_another_fact, "permuted": donor_from_permuted_pairs}
         donors = {name: make(self.pairs, self.model.tokenizer, self.seed) for name, make in made.items()}
         usable = {name: each for name, each in donors.items() if each.missing < len(self.pairs)}
-        return {**{name: self._of_donors(each) for name, each in usable.items()}, "random-init": self.at_random()}
+        by_chance = {"random-donor": self._random_donor("denoise"), "random-init": self.at_random()}
+        return {name: self._of_donors(each) for name, each in usable.items()} | by_chance
 
-    def at_random(self, rows: np.ndarray | None = None) -> NullEffects:
+    @cached_property
+    def damage_nulls(self) -> dict[str, NullEffects]:
+        """What sets take away for a push as large in any direction, and in a model with random weights.
+
+        A donor that cannot bring the answer breaks a run as the usual donor does, and says nothing about damage.
+        """
+        return {"random-donor": self._random_donor("noise"), "random-init": self.at_random(direction="noise")}
+
+    def at_random(self, rows: np.ndarray | None = None, direction: str = "denoise") -> NullEffects:
         """Effects in the model with random weights, turned where its gap is negative, beside the size of the gap."""
-        bench = self._bench(self.random, self.pairs if rows is None else list(compress(self.pairs, rows)))
+        pairs = self.pairs if rows is None else list(compress(self.pairs, rows))
+        bench = self._bench(self.random, pairs, direction=direction)
         sign = np.where(bench.gaps < 0, -1.0, 1.0)
         gaps = np.maximum(np.abs(bench.gaps), np.finfo(np.float32).tiny)
         return lambda sets: (bench.effects(sets) * sign[:, None], gaps)
+
+    def _random_donor(self, direction: str) -> NullEffects:
+        from patchlight.trace.random_donor import RandomDonor
+
+        bench = self._bench(self.model, self.pairs, direction=direction, donors=RandomDonor(self.seed))
+        return lambda sets: (bench.effects(sets), bench.gaps)
 
     def _of_donors(self, donors: Donors) -> NullEffects:
         having = np.array([prompt is not None for prompt in donors.prompts])
@@ -158,19 +189,21 @@ class _Benches:
         return Bench(model, pairs, self.components, metric=self.metric, memory=self.memory, **settings)
 
 
-def _found(benches: _Benches, in_discovery: np.ndarray, spec: Sets) -> SetEvidence:
-    sites = benches.sites()
+def found_sets(benches: SetBenches, in_discovery: np.ndarray, spec: Sets) -> SetEvidence:
+    """The sets grown on the discovery pairs, from all sites that are not wiring, with their nulls."""
+    sites, embedding = benches.sites(), benches.embedding()
     alone, gaps = benches.at_random(in_discovery)([(site,) for site in sites])
-    wiring = (alone.sum(axis=0) / gaps.sum() >= WIRING) | np.array([each in benches.embedding() for each in sites])
+    wiring = (alone.sum(axis=0) / gaps.sum() >= WIRING) | np.array([each in embedding for each in sites])
     chosen = tuple(site for site, wired in zip(sites, wiring, strict=True) if not wired)
     return find_sets(
         benches.both(in_discovery),
-        benches.both(np.ones_like(in_discovery)),
+        benches.every,
         in_discovery,
         chosen,
         shares=spec.share,
         largest=max(1, math.floor(spec.largest * len(chosen))),
-        nulls=benches.nulls(),
+        nulls=benches.nulls,
+        damage_nulls=benches.damage_nulls,
         wiring=tuple(site for site, wired in zip(sites, wiring, strict=True) if wired),
     )
 
@@ -184,8 +217,9 @@ def _written(found: SetEvidence) -> Result:
         for direction in ("denoise", "noise"):
             effects = getattr(of_set, direction)
             arrays |= {f"set.{index}.{direction}.{part}": getattr(effects, part) for part in (*PARTS, "gaps")}
-        for name, null in of_set.nulls.items():
-            arrays |= {f"set.{index}.null.{name}.{part}": values for part, values in null._asdict().items()}
+        for kind in NULL_KINDS:
+            for name, null in getattr(of_set, kind).items():
+                arrays |= {f"set.{index}.{kind}.{name}.{part}": values for part, values in null._asdict().items()}
     meta = {
         "eligible": found.eligible,
         "cut": found.cut,
@@ -197,7 +231,11 @@ def _written(found: SetEvidence) -> Result:
             for c in found.curves
         ],
         "sets": [
-            {**each.grown._asdict(), "sites": _names(each.grown.sites), "nulls": list(each.nulls)}
+            {
+                **each.grown._asdict(),
+                "sites": _names(each.grown.sites),
+                **{kind: list(getattr(each, kind)) for kind in NULL_KINDS},
+            }
             for each in found.sets
         ],
     }
@@ -237,12 +275,14 @@ def _set(index: int, each: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
         parts = [arrays[f"set.{index}.{direction}.{part}"] for part in (*PARTS, "gaps")]
         return JointEffects(sites, direction, *parts)
 
-    nulls = {
-        name: SetNull(*(arrays[f"set.{index}.null.{name}.{part}"] for part in SetNull._fields))
-        for name in each["nulls"]
-    }
+    def nulls(kind: str) -> dict[str, SetNull]:
+        return {
+            name: SetNull(*(arrays[f"set.{index}.{kind}.{name}.{part}"] for part in SetNull._fields))
+            for name in each[kind]
+        }
+
     grown = Grown(each["by"], each["share"], each["reached"], sites)
-    return SetEffects(grown, effects("denoise"), effects("noise"), nulls)
+    return SetEffects(grown, effects("denoise"), effects("noise"), *map(nulls, NULL_KINDS))
 
 
 def _names(sites: Together) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from patchlight.pairs.align import Alignment
 from patchlight.records import Pair, Site, TokenPair
 from patchlight.trace.corruptions import TOKEN
+from patchlight.trace.random_donor import RandomDonor
 from patchlight.trace.rows import Rows
 from patchlight.trace.sites import are_structural, check_site, present
 from patchlight.trace.sweep import MEMORY, Settings, Work, measured, work_on
@@ -91,7 +92,7 @@ class Bench:
         *,
         direction: str = "denoise",
         metric: str = "logit_diff",
-        donors: Sequence[str | Sequence[int]] | None = None,
+        donors: Sequence[str | Sequence[int]] | RandomDonor | None = None,
         memory: int = MEMORY,
     ) -> None:
         self.model, self.direction, self.metric = model, direction, metric
@@ -171,7 +172,9 @@ class _Chosen:
 
     def rows(self, alignments: Sequence[Alignment]) -> Rows:
         pair = [index for index in range(len(alignments)) for _ in self.sets]
-        sites = [present(sites, each) for each in alignments for sites in self.sets]
+        shapes = {each.roles: each for each in alignments}
+        of_roles = {roles: [present(sites, each) for sites in self.sets] for roles, each in shapes.items()}
+        sites = [found for each in alignments for found in of_roles[each.roles]]
         return Rows.of(pair, sites, len(alignments[0].clean_ids))
 
     def shape(self, _: Sequence[Alignment]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,13 +48,14 @@ class Grown(NamedTuple):
 class SetEffects:
     """A set that was grown on the discovery pairs, and what it does in every pair, in both directions.
 
-    `nulls` are those of what it brings back, by name.
+    `nulls` are those of what it brings back, `damage_nulls` those of what it takes away, by name.
     """
 
     grown: Grown
     denoise: JointEffects
     noise: JointEffects
     nulls: Mapping[str, SetNull] = field(default_factory=dict)
+    damage_nulls: Mapping[str, SetNull] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def find_sets(
     shares: Sequence[float],
     largest: int,
     nulls: Mapping[str, NullEffects],
+    damage_nulls: Mapping[str, NullEffects] = MappingProxyType({}),
     wiring: Together = (),
 ) -> SetEvidence:
     """The sets that reach these shares of the gap, grown on the discovery pairs and measured in every pair.
@@ -136,7 +139,7 @@ def find_sets(
         largest=largest,
         gaps=every["denoise"].gaps,
         curves=tuple(_curve(every[name], growth, sites) for name, growth in growths.items()),
-        sets=_measured(every, nulls, grown, sites),
+        sets=_measured(every, nulls, damage_nulls, grown, sites),
         windows=_windows(discovery["denoise"], sites, alone["denoise"], in_discovery),
         wiring=wiring,
     )
@@ -164,16 +167,26 @@ def _grown(
 
 
 def _measured(
-    every: Mapping[str, SetBench], nulls: Mapping[str, NullEffects], grown: Sequence[Grown], sites: Together
+    every: Mapping[str, SetBench],
+    nulls: Mapping[str, NullEffects],
+    damage_nulls: Mapping[str, NullEffects],
+    grown: Sequence[Grown],
+    sites: Together,
 ) -> tuple[SetEffects, ...]:
     chosen = list(dict.fromkeys(each.sites for each in grown))
     parts = {each: {name: joint_effects(bench, each, sites) for name, bench in every.items()} for each in chosen}
+    found, lost = _of_nulls(nulls, chosen), _of_nulls(damage_nulls, chosen)
+    return tuple(
+        SetEffects(each, **parts[each.sites], nulls=found[each.sites], damage_nulls=lost[each.sites]) for each in grown
+    )
+
+
+def _of_nulls(nulls: Mapping[str, NullEffects], chosen: Sequence[Together]) -> dict[Together, dict[str, SetNull]]:
     found = {name: null(chosen) for name, null in nulls.items()} if chosen else {}
-    of_null = {
+    return {
         each: {name: SetNull(effects[:, column], gaps) for name, (effects, gaps) in found.items()}
         for column, each in enumerate(chosen)
     }
-    return tuple(SetEffects(each, **parts[each.sites], nulls=of_null[each.sites]) for each in grown)
 
 
 def _curve(bench: SetBench, growth: Growth, sites: Together) -> Curve:

@@ -11,6 +11,8 @@ from patchlight.run.units import source_version
 
 DECIDES = ("judge", "trace/weights.py", "trace/joint.py", "trace/growth.py", "trace/sufficient.py", "pairs/screen.py")
 """The code that decides a verdict on a planted model."""
+DECIDES_ON_MAPS = (*DECIDES, "trace/engine.py", "trace/sweep.py", "verify/controls.py")
+"""The code that decides a verdict on a circuit's maps of activations."""
 
 
 def shipped() -> Mapping[str, Any]:

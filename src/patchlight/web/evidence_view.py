@@ -14,9 +14,10 @@ from patchlight.judge.evidence import Candidate
 from patchlight.judge.verdict import Reason
 from patchlight.records import Interval
 from patchlight.report.band import effect_and_controls
-from patchlight.report.build import marked, reason_words
+from patchlight.report.build import marked
 from patchlight.report.charts import percent
 from patchlight.report.contents import Example
+from patchlight.report.reasons import reason_words
 from patchlight.report.svg import Drawing, readable
 from patchlight.report.tables import Table
 from patchlight.report.texts import Texts, read_texts, site_words

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.judge.verdict import Reason
-from patchlight.report.build import FILES, reason_words
+from patchlight.report.build import FILES
+from patchlight.report.reasons import reason_words
 from patchlight.report.texts import Texts
 
 TABLES = ("intervals.csv", "effects.parquet", "robustness.csv", "metrics.csv", "screening.csv", "across.csv",
