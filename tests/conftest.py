@@ -61,19 +61,24 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("taught")
     (folder / "pack.yaml").write_text(small_pack(), encoding="utf-8")
     pack = read_pack(folder / "pack.yaml")
-    texts = [
-        f"{template.fill(fact.subject)} {fact.answers[0]}"
-        for fact in pack.facts()
-        for template in pack.templates(fact.relation)
-    ]
+    texts = taught_texts(pack)
     tokenizer = train_tokenizer(texts * 3, 420)
     model = new_gpt2(tokenizer, layers=3, width=48, heads=4, context=32, seed=3)
-    _teach(model, texts)
+    teach(model, texts)
     save_model(model, folder / "model")
     return folder
 
 
-def _teach(model, texts: list[str]) -> None:
+def taught_texts(pack) -> list[str]:
+    """Every fact of a pack in every wording, with its answer."""
+    return [
+        f"{template.fill(fact.subject)} {fact.answers[0]}"
+        for fact in pack.facts()
+        for template in pack.templates(fact.relation)
+    ]
+
+
+def teach(model, texts: list[str]) -> None:
     """Trains on the answers alone, from wide random weights: so small a model learns them in a second or two."""
     for weight in model.hf.parameters():
         if weight.ndim == 2:

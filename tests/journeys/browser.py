@@ -96,6 +96,19 @@ class Visitor:
         self.page.click(f'button[name="word"][value="{word}"]')
         self.page.wait_for_load_state()
 
+    def access_key(self, letter: str) -> None:
+        """Alt and a letter, as a keyboard sends it; Playwright's own `press` leaves out what access keys go by."""
+        key = {
+            "modifiers": 1,
+            "key": letter,
+            "code": f"Key{letter.upper()}",
+            "windowsVirtualKeyCode": ord(letter.upper()),
+        }
+        session = self.context.new_cdp_session(self.page)
+        session.send("Input.dispatchKeyEvent", {"type": "keyDown", "text": letter, "unmodifiedText": letter, **key})
+        session.send("Input.dispatchKeyEvent", {"type": "keyUp", **key})
+        session.detach()
+
     def photograph(self, name: str, *, whole: bool = False) -> None:
         """A picture for the guide, where they are wanted."""
         if PICTURES:

@@ -18,7 +18,9 @@ from patchlight.review.decisions import standing_decisions
 from patchlight.review.people import accept, first_token, invite
 from patchlight.review.queue import item, items
 from patchlight.review.records import Role
+from patchlight.review.rules import rules
 from patchlight.store.review import open_review
+from tests.conftest import taught_texts, teach
 from tests.journeys.browser import PASSWORD, Visitor, chromium, serving
 
 pytestmark = pytest.mark.slow
@@ -148,12 +150,12 @@ def test_ten_candidates_are_judged_by_keyboard_alone(browser: Any, address: str,
     _tab_to(visitor, "/queue")
     keys.press("Enter")
     visitor.page.wait_for_url("**/queue")
-    keys.press("Alt+n")
+    visitor.access_key("n")
     seen = []
     for number in range(10):
         visitor.page.wait_for_url(lambda url: "/candidates/" in url and url not in seen)
         seen.append(visitor.page.url)
-        keys.press("Alt+a" if number % 2 else "Alt+r")
+        visitor.access_key("a" if number % 2 else "r")
     visitor.page.wait_for_url(lambda url: url not in seen)
     judged = [each for each in items(database) if each.decided]
     assert len(judged) == 10
@@ -226,3 +228,53 @@ def test_the_pictures_of_the_guide(browser: Any, address: str, database: Engine)
         visitor.open(path)
         assert visitor.page.is_visible("main h1")
         visitor.photograph(name)
+
+
+def test_a_rule_is_made_and_fails_on_a_new_model(
+    browser: Any, address: str, database: Engine, workspace: Path, taught: Path
+) -> None:
+    _model_with_the_first_mlp_switched_off(taught, workspace / "newer")
+    finding = next(each for each in items(database) if each.site == "blocks.0.mlp_out@last")
+    first, second, lead = (Visitor(browser, address) for _ in range(3))
+    for visitor, name in ((first, "reviewer"), (second, "second reviewer"), (lead, "lead")):
+        visitor.sign_in(name)
+    first.decide(finding.id, "accept")
+    second.decide(finding.id, "accept")
+    lead.open("/rules/new")
+    lead.page.check(f'input[value="{finding.id}"]')
+    for field, words in (
+        ("#statement", "Somebody checks these answers."),
+        ("#owner", "Ada"),
+        ("#expires", "2999-01-31"),
+    ):
+        lead.page.fill(field, words)
+    lead.page.click('form[action="/rules"] button')
+    lead.page.wait_for_url("**/rules/1")
+    lead.page.click('form[action="/rules/1/activate"] button')
+    lead.page.wait_for_load_state()
+    assert rules(database)[0].state == "active"
+    lead.open("/rechecks")
+    lead.page.fill("#model", "newer")
+    lead.page.click('form[action="/rechecks"] button')
+    lead.page.wait_for_selector('a[href="/rules/1"]', timeout=120_000)
+    lead.open("/rules/1")
+    assert "failed" in lead.page.inner_text("dl.facts")
+    assert rules(database)[0].state == "failed"
+    assert item(database, finding.id).standing == "open"
+    assert lead.complaints == []
+
+
+def _model_with_the_first_mlp_switched_off(taught: Path, folder: Path) -> None:
+    """A model that answers the same questions, and in which the accepted place can carry nothing."""
+    from patchlight.model.load import load_model, save_model
+    from patchlight.model.scratch import new_gpt2
+    from patchlight.packs.read import read_pack
+
+    model = new_gpt2(load_model(taught / "model").tokenizer, layers=3, width=48, heads=4, context=32, seed=3)
+    mlp = model.hf.transformer.h[0].mlp
+    off = mlp.register_forward_hook(lambda _module, _given, output: output * 0)
+    teach(model, taught_texts(read_pack(taught / "pack.yaml")))
+    off.remove()
+    mlp.c_proj.weight.zero_()
+    mlp.c_proj.bias.zero_()
+    save_model(model, folder)

@@ -13,7 +13,7 @@ from patchlight.model.anatomy import Model
 from patchlight.model.scratch import new_gpt2, train_tokenizer
 from patchlight.review.guard import Prompt, baseline, carried, guard, prompts_from
 from patchlight.review.records import Evidence, Rule
-from tests.conftest import _teach
+from tests.conftest import teach
 from tests.review.conftest import made_evidence
 
 NAMES = ["".join(parts) for parts in itertools.product("bdgkm", "aeo", "lnrst", "iu")]
@@ -28,7 +28,7 @@ def world() -> tuple[Model, list[str]]:
     heard = [f"The colour of the {name} is" for name in names]
     tokenizer = train_tokenizer((taught + heard) * 5, 700)
     model = new_gpt2(tokenizer, layers=3, width=48, heads=4, context=32, seed=3)
-    _teach(model, taught)
+    teach(model, taught)
     return model, names
 
 
