@@ -28,7 +28,9 @@ them. Everything here was made by `patchlight passport`.
 
 ## Weights of models that were taught
 
-Made on {date}, seeds {seeds}, {seconds} s of computing. The models are GPT-2s of six layers. Each learns who lives where among made-up people; then 48 new homes are taught with
+Made on {date}, seeds {seeds}, {seconds} s of computing.
+
+The models are GPT-2s of six layers. Each learns who lives where among made-up people; then 48 new homes are taught with
 the MLP of one layer open, or of every layer, or not at all (other people move instead). Afterwards every weight matrix
 is moved by chance by 2 % of its norm, so that the place which was taught isn't the only one that differs. The rule sees
 the weights of 12 modules exchanged between the model before and after (six attentions, six MLPs); half of the facts
@@ -74,8 +76,8 @@ A verdict that names a set which isn't the one that works counts as wrong (`loca
 |---|---|---|---|---|---|---|
 {verdicts}
 
-Weights and activations together: right in {right[count]} of {right[n]} ({right_low:.1f} to {right_high:.1f} %), confident
-and wrong in {wrong[count]} of {wrong[n]} ({wrong_low:.1f} to {wrong_high:.1f} %). {calibrated}
+Weights and activations together: right in {right[count]} of {right[n]} ({right_low:.1f} to {right_high:.1f} %),
+confident and wrong in {wrong[count]} of {wrong[n]} ({wrong_low:.1f} to {wrong_high:.1f} %). {calibrated}
 """
 CALIBRATED = {
     True: "The targets are met by the whole intervals: the thresholds count as calibrated.",
