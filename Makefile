@@ -13,6 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PEERS := .venv-bench
 transformer_lens := transformer-lens==4.3.0
 nnsight := nnsight==0.8.1
+pyvene := pyvene==0.1.8
 PEERS_INSTALLED := $(PEERS)/transformer_lens/installed $(PEERS)/nnsight/installed
 
 .PHONY: demo test parity bench validation passport clean

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 # CI tries the same examples every time, so that a change is judged by what it changed; developers search on.
 settings.register_profile("ci", derandomize=True)
+settings.register_profile("thorough", max_examples=2000)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 

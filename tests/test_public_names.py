@@ -11,11 +11,11 @@ import patchlight
 def test_the_public_names_are_exactly_these() -> None:
     assert patchlight.__all__ == [
         "AcrossEffects", "Attribution", "Corruption", "DirectIndirect", "Effects", "Illusion", "Model", "Pair",
-        "PatchlightError", "PathEffects", "SelfRepair", "SetEffects", "Site", "Subspace", "SubspaceEffects",
-        "TokenPair", "WeightEffects", "align", "attention_patterns", "attribute", "audit", "backups", "effects",
-        "find_subspaces", "load_model", "logit_lens", "patch", "patch_across", "patch_subspaces", "patch_weights",
-        "paths", "prove", "random_init", "read_site", "robustness", "save_model", "screen", "screen_sites",
-        "self_repair", "sweep", "sweeps",
+        "PatchlightError", "PathEffects", "SelfRepair", "SetEffects", "Site", "StepEffects", "Subspace",
+        "SubspaceEffects", "TokenPair", "WeightEffects", "WindowEffects", "align", "attention_patterns", "attribute",
+        "audit", "backups", "effects", "find_subspaces", "load_model", "logit_lens", "patch", "patch_across",
+        "patch_subspaces", "patch_weights", "paths", "prove", "random_init", "read_site", "robustness", "save_model",
+        "screen", "screen_sites", "self_repair", "sweep", "sweep_steps", "sweep_windows", "sweeps",
     ]  # fmt: skip
     assert all(getattr(patchlight, name) is not None for name in patchlight.__all__)
 

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from patchlight.trace.repair import SelfRepair, backups, self_repair
     from patchlight.trace.screening import screen_sites
     from patchlight.trace.sites import read_site
+    from patchlight.trace.steps import StepEffects, sweep_steps
     from patchlight.trace.subspace import SubspaceEffects, find_subspaces, patch_subspaces
     from patchlight.trace.sweep import sweep, sweeps
     from patchlight.trace.weights import WeightEffects, patch_weights
+    from patchlight.trace.windows import WindowEffects, sweep_windows
     from patchlight.verify.robustness import robustness
 
 __all__ = [
@@ -57,10 +59,12 @@ __all__ = [
     "SelfRepair",
     "SetEffects",
     "Site",
+    "StepEffects",
     "Subspace",
     "SubspaceEffects",
     "TokenPair",
     "WeightEffects",
+    "WindowEffects",
     "align",
     "attention_patterns",
     "attribute",
@@ -84,6 +88,8 @@ __all__ = [
     "screen_sites",
     "self_repair",
     "sweep",
+    "sweep_steps",
+    "sweep_windows",
     "sweeps",
 ]
 
@@ -101,10 +107,12 @@ _HOMES = {
     "SelfRepair": "trace.repair",
     "SetEffects": "trace.patch",
     "Site": "records",
+    "StepEffects": "trace.steps",
     "Subspace": "trace.directions",
     "SubspaceEffects": "trace.subspace",
     "TokenPair": "records",
     "WeightEffects": "trace.weights",
+    "WindowEffects": "trace.windows",
     "align": "pairs.align",
     "attention_patterns": "trace.observe",
     "attribute": "trace.observe",
@@ -128,6 +136,8 @@ _HOMES = {
     "screen_sites": "trace.screening",
     "self_repair": "trace.repair",
     "sweep": "trace.sweep",
+    "sweep_steps": "trace.steps",
+    "sweep_windows": "trace.windows",
     "sweeps": "trace.sweep",
 }
 

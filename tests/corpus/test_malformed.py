@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from patchlight.corpus.files import read_documents
 from patchlight.errors import InputError
 from tests.corpus.entrez_server import article
 from tests.corpus.test_formats import MEDLINE, save_dataset, xml
+from tests.malformed.spoiling import as_json, bad_bytes, bad_paths, bad_values, examples, refused
 
 ROWS = [{"pmid": n, "title": "Tïtle", "text": f'Seizure {n}, "quoted".', "source": "s"} for n in range(3)]
 LINES = "\n".join(json.dumps(row) for row in ROWS).encode()
@@ -49,45 +49,19 @@ WHOLE: dict[str, Callable[[Path], bytes]] = {
     "fetched/search.json": lambda _: b'{"format": "patchlight-pubmed/1", "pmids": ["1"], "slices": []}',
     "made/documents.parquet": _parquet,
 }
-PIECES = st.one_of(
-    st.binary(max_size=30),
-    st.sampled_from(
-        [b"\x00", b"\xff\xfe", b"\n", b'"', b"{", b"[" * 3000, b"<a>", b"&x;", b"]]>", b"PMID- ", b"\r", b","]
-    ),
-    st.sampled_from(
-        [
-            b'{"text": "\\ud800"}\n',
-            b'{"text": 1e999}\n',
-            b'{"text":' + b"9" * 5000 + b"}\n",
-            b"<!DOCTYPE a [",
-            b"\x1f\x8b",
-        ]
-    ),
-)
-EDITS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.4), PIECES), min_size=1, max_size=4)
-
-
-def spoilt(whole: bytes, edits: list[tuple[float, float, bytes]]) -> bytes:
-    """Parts of the file cut out, and other bytes put in their place."""
-    for at, length, piece in edits:
-        start = int(at * len(whole))
-        whole = whole[:start] + piece + whole[start + int(length * len(whole)) :]
-    return whole
 
 
 def check(path: Path) -> None:
     try:
         documents = list(read_documents([path]))
     except InputError as error:
-        assert error.code.startswith(("corpus-", "pubmed-"))
+        refused(error, "corpus-", "pubmed-")
         assert str(error.where).startswith(str(path))
-        assert error.what
-        str(error).encode()  # can be printed
     else:
         assert all(document.text.strip() and document.id for document in documents)
 
 
-def try_spoilt(name: str, folder: Path, examples: int) -> None:
+def try_spoilt(name: str, folder: Path, count: int) -> None:
     folder.mkdir(exist_ok=True)
     whole = WHOLE[name](folder)
     target = folder / name
@@ -98,8 +72,8 @@ def try_spoilt(name: str, folder: Path, examples: int) -> None:
         (target.parent / "card.json").write_text("{}")
     read = target if target.parent == folder else target.parent
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.one_of(EDITS.map(lambda edits: spoilt(whole, edits)), st.binary(max_size=200)))
+    @examples(count)
+    @given(bad_bytes(whole))
     def spoil(content: bytes) -> None:
         target.write_bytes(content)
         check(read)
@@ -110,4 +84,29 @@ def try_spoilt(name: str, folder: Path, examples: int) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_malformed_file_gives_documents_or_an_error_with_its_place(name: str, tmp_path: Path) -> None:
     """150 of each format, 2,100 in all; with `--hypothesis-profile=thorough` 2,000 of each."""
-    try_spoilt(name, tmp_path, max(150, settings.default.max_examples))
+    try_spoilt(name, tmp_path, 150)
+
+
+def test_odd_values_in_rows(tmp_path: Path) -> None:
+    lines, listed = tmp_path / "rows.jsonl", tmp_path / "rows.json"
+
+    @examples(150)
+    @given(bad_values(ROWS))
+    def spoil(rows: list[object]) -> None:
+        lines.write_bytes(b"\n".join(map(as_json, rows)))
+        listed.write_bytes(as_json(rows))
+        check(lines)
+        check(listed)
+
+    spoil()
+
+
+@pytest.mark.parametrize("what", ["missing", "folder", "loop", "unread", "empty", "long", "under"])
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet", ".xml.gz", ".nbib", ".txt"])
+def test_what_is_no_file_gives_no_document(tmp_path: Path, ending: str, what: str) -> None:
+    path = bad_paths(tmp_path, ending)[what]
+    try:
+        assert list(read_documents([path])) == []
+    except InputError as error:
+        refused(error, "corpus-")
+        assert str(error.where).startswith(str(path))

@@ -168,3 +168,17 @@ def test_progress_counts_measured_pairs(random_model: Model) -> None:
 def test_no_pairs_give_no_verdict(random_model: Model) -> None:
     screened = screen(random_model, [])
     assert (screened.kept, screened.left_out, screened.verdict_possible) == ([], [], False)
+
+
+def test_a_right_answer_has_to_beat_the_distractors_too(knowing: Model) -> None:
+    """The taught city is likelier than any other; against itself, nothing is."""
+    plain = screen(knowing, PAIRS)
+    beaten = screen(knowing, PAIRS, distractors={land: list(CITIES.values()) for land in ("France",)})
+    harmless = screen(knowing, PAIRS, distractors={"Italy": [" Oslo", " Cairo"], "Nowhere": [" Rome"]})
+    assert beaten.kept == [pair for pair in plain.kept if pair.fact != "France"]
+    assert {(each.pair.fact, each.reason) for each in beaten.left_out if each not in plain.left_out} == {
+        ("France", "a distractor is likelier")
+    }
+    assert known_facts(beaten) == known_facts(plain) - {"France"}
+    assert beaten.knowledge["associative"].known == tuple(sorted(known_facts(beaten)))
+    assert harmless.kept == plain.kept

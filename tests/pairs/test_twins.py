@@ -17,6 +17,7 @@ from patchlight.packs.spec import Pack
 from patchlight.pairs.align import align, refuse_leak
 from patchlight.pairs.build import build_pairs
 from patchlight.pairs.fit import check_tokens
+from patchlight.pairs.halves import deal_halves
 from patchlight.pairs.preview import masked, preview
 from patchlight.pairs.twins import build_twins
 from patchlight.pairs.whole import whole_scores
@@ -203,3 +204,42 @@ def test_the_page_of_a_preview_is_whole_and_escapes_what_it_shows(
 def test_the_ignorant_answer_few(castings: Pack, ignorant: Callable[[int], Model]) -> None:
     model = ignorant(1)
     assert len(preview(castings, model, language="ja", swap="condition").known) < 5
+
+
+def many_subjects() -> str:
+    """The castings with eight moulds, each asked for its defect and its measure when it is cold and when it is warm."""
+    head, facts = CASTINGS.split("facts:\n", maxsplit=1)[0], ""
+    moulds = dict(zip("abcdefgh", "木石紙布氷土金砂", strict=True))
+    for number, mould in enumerate(moulds):
+        for relation, answers in (("defect", ("sink", "flash")), ("measure", ("heat", "cool"))):
+            for turn, when in enumerate(("cold", "warm")):
+                entry = (
+                    f"id: {relation}-{mould}-{when}, relation: {relation}, subject: mould_{mould}, conditions: [{when}]"
+                )
+                facts += f"  - {{{entry}, answers: [{answers[(number + turn) % 2]}], source: book}}\n"
+    terms = "".join(f"  mould_{key}: {{ja: {name}型}}\n" for key, name in moulds.items())
+    return f"{head}facts:\n{facts}".replace("terms:\n", f"terms:\n{terms}")
+
+
+@pytest.mark.parametrize("swap", ["condition", "object_class"])
+def test_no_twin_of_a_half_leans_on_a_fact_of_the_other(
+    swap, byte_level: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    (tmp_path / "moulds.yaml").write_text(many_subjects(), encoding="utf-8")
+    pack = read_pack(tmp_path / "moulds.yaml")
+    halves = deal_halves(pack, byte_level, seed=3, language="ja", swap=swap)
+    built = build_twins(pack, byte_level, swap, language="ja", halves=halves)
+    assert len(built.pairs) == len(build_twins(pack, byte_level, swap, language="ja").pairs) == 32 * 2
+    for pair in built.pairs:
+        assert pair.half == halves[pair.fact] == halves[pair.partner]
+    assert sorted(halves.values()).count("discovery") == 16
+    elsewhere = build_twins(pack, byte_level, swap, language="ja", halves={fact: fact for fact in halves})
+    assert {refusal.reason for refusal in elsewhere.refused} == {"no partner in its half"}
+    assert not elsewhere.pairs
+
+
+def test_twins_meet_as_many_templates_as_asked(castings: Pack, byte_level: PreTrainedTokenizerFast) -> None:
+    built = build_twins(castings, byte_level, "condition", language="ja", templates_per_fact=1)
+    asked = [(pair.fact, pair.template) for pair in built.pairs]
+    assert sorted(fact for fact, _ in asked) == ["d1", "d2", "m1", "m2"]
+    assert {template for _, template in asked} >= {"defect.ja.1", "defect.ja.2"}

@@ -5,8 +5,11 @@ import string
 
 import pytest
 
+from patchlight.judge.reasons import Reason
+from patchlight.judge.remedies import WANTING
 from patchlight.judge.verdict import REASONS
 from patchlight.pairs.answers import METRICS
+from patchlight.report.reasons import advice_words
 from patchlight.report.texts import LANGUAGES, read_texts
 
 # method.md, section 15: never printed, in either language.
@@ -43,6 +46,28 @@ def test_every_reason_of_a_verdict_has_a_sentence_that_its_numbers_fill(language
     for code, numbers in REASONS.items():
         sentence = texts(f"reason.{code}", **{name: 0.25 if name != "site" else "x" for name in numbers})
         assert "{" not in sentence
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_that_wants_something_says_what_to_add_with_its_numbers(language):
+    texts = read_texts(language)
+    assert texts.listed("add") == list(WANTING)
+    for code in WANTING:
+        numbers = dict.fromkeys(REASONS[code], 3) | {name: "facts" for name in ("source",) if name in REASONS[code]}
+        sentence = advice_words(Reason(code, numbers), texts)
+        assert len(sentence) > 20
+        assert "{" not in sentence
+
+
+def test_what_to_add_is_counted_as_needed_minus_present():
+    texts = read_texts("en")
+    few = Reason("too-few-facts", {"discovery": 5, "confirmation": 4, "needed": 8})
+    assert "at least 3 facts to the discovery half and 4 to the confirmation half: about 8 more" in advice_words(
+        few, texts
+    )
+    known = Reason("knows-too-few", {"known": 2, "asked": 20, "needed": 5})
+    assert "at least 3 more facts" in advice_words(known, texts)
+    assert advice_words(Reason("set-is-small", {"size": 1, "eligible": 9, "limit": 2}), texts) == ""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -20,7 +20,7 @@ from patchlight.pairs.screen import known_facts, screen
 from patchlight.review.audit import entries, verify
 from patchlight.review.decisions import decide
 from patchlight.review.queue import evidence_of, item, put
-from patchlight.review.recheck import measure, pairs_in, recheck, rechecks
+from patchlight.review.recheck import measure, moved, pairs_in, recheck, rechecks
 from patchlight.review.records import Evidence, Rule
 from patchlight.review.rules import activate, draft_rule, expire, rule, rules
 from patchlight.store.review import open_review
@@ -72,13 +72,30 @@ def test_a_measure_is_the_share_that_plain_patches_give(taught: Path, finding: E
     model = load_model(taught / "model")
     checked = measure(model, finding)
     pairs = screen(model, pairs_in(finding.content)).kept
-    moved, gaps = [], []
+    given_back, gaps = [], []
     for pair in pairs:
         at = align(model.tokenizer, pair).roles.index("subject_last")
         found = patch(model, [pair], [f"blocks.0.mlp_out@{at}"])
-        moved.append(found.values[0, 0] - found.corrupted[0])
+        given_back.append(found.values[0, 0] - found.corrupted[0])
         gaps.append(found.clean[0] - found.corrupted[0])
-    assert checked.now["recovery"]["estimate"] == pytest.approx(np.sum(moved) / np.sum(gaps), rel=1e-4)
+    assert checked.now["recovery"]["estimate"] == pytest.approx(np.sum(given_back) / np.sum(gaps), rel=1e-4)
+
+
+def test_the_sites_of_a_set_are_patched_together(taught: Path, finding: Evidence) -> None:
+    model, sites = load_model(taught / "model"), ["blocks.0.mlp_out@subject_last", "blocks.1.attn_out@last"]
+    content = {**finding.content, "site": " + ".join(sites), "component": "mlp_out", "layer": None, "role": None}
+    pairs = screen(model, pairs_in(content)).kept
+    for direction in ("denoise", "noise"):
+        effects, found = moved(model, pairs, content, direction), []
+        for pair in pairs:
+            roles = align(model.tokenizer, pair).roles
+            cells = [f"blocks.0.mlp_out@{roles.index('subject_last')}", f"blocks.1.attn_out@{len(roles) - 1}"]
+            values = patch(model, [pair], [cells], direction=direction)
+            away = values.values[0, 0] - values.corrupted[0], values.clean[0] - values.values[0, 0]
+            found.append(away[direction == "noise"])
+        assert effects == pytest.approx(found, rel=1e-3, abs=1e-4)
+    donors = [None] + [pair.corrupted for pair in pairs[1:]]
+    assert np.isnan(moved(model, pairs, content, "denoise", donors)[0])
 
 
 def test_a_rule_holds_on_its_own_model_and_fails_on_one_that_knows_nothing(

@@ -17,7 +17,7 @@ FACTS, LAYERS = 12, 3
 ROLES = {"definitional": ("before", "subject_last", "last"), "associative": ("subject_last", "relation", "last")}
 
 
-def view(study: Study, kind: str, seed: int, components: tuple[str, ...] = ("mlp_out",)) -> KindView:
+def view(study: Study, kind: str, seed: int, components: tuple[str, ...] = ("mlp_out",), **of_view: object) -> KindView:
     """Twelve facts in two wordings; what is measured is 1 higher in the clean run than is recovered anywhere."""
     random = np.random.default_rng(seed)
     questions = tuple(
@@ -33,7 +33,7 @@ def view(study: Study, kind: str, seed: int, components: tuple[str, ...] = ("mlp
     sweeps = tuple(
         SweepResult(component, "denoise", "", values, np.zeros(values.shape, dtype=bool)) for component in components
     )
-    return KindView(study, kind, questions, sweeps)
+    return KindView(study, kind, questions, sweeps, **of_view)
 
 
 @pytest.fixture
@@ -64,3 +64,16 @@ def test_a_kind_that_was_not_swept_is_not_compared(read: Study) -> None:
     assert kinds_compared([swept, other], seed=0) == ()
     assert kinds_compared([swept, KindView(read, "associative", (), ())], seed=0) == ()
     assert kinds_compared([swept], seed=0) == ()
+
+
+def test_where_texts_were_read_facts_are_matched_on_how_often_these_name_the_answer(read: Study) -> None:
+    """One kind is named far more often: without the texts all match, with them none does."""
+    kinds = ("definitional", "associative")
+    often = {f"{kind} {i:02d}": (1000 if kind == kinds[0] else 10) + i for kind in kinds for i in range(FACTS)}
+    (found,) = kinds_compared([view(read, kind, turn, mentions=often) for turn, kind in enumerate(kinds)], seed=0)
+    assert (found.contrast.matched, found.contrast.dropped) == (0, (FACTS, FACTS))
+    assert found.contrast.outcome == "too-few-matched"
+    alike = dict.fromkeys(often, 7)
+    (found,) = kinds_compared([view(read, kind, turn, mentions=alike) for turn, kind in enumerate(kinds)], seed=0)
+    assert (found.contrast.matched, found.contrast.dropped) == (FACTS, (0, 0))
+    assert found.contrast.balance[-1].name == "answer_frequency"

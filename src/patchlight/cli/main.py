@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchlight.cli import begin, corpus, packs, passport, replicate, review, studies
+from patchlight.cli import begin, corpus, packs, passport, replicate, review, serve, studies
 from patchlight.cli.phrases import locale_language
 from patchlight.cli.terminal import Terminal, explain_to
 
@@ -51,6 +51,7 @@ app.add_typer(packs.app)
 for work in (review.review, review.rules, review.recheck, review.guard):
     app.command(work.__name__)(work)
 app.add_typer(review.audit_commands)
+app.command("serve")(serve.serve)
 
 
 def execute(arguments: Sequence[str]) -> int:

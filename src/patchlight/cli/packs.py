@@ -94,7 +94,7 @@ def preview(
     loaded = load_model(model)
     twin = None if swap == "subject" else swap
     seen = look_through(parsed, loaded, language=language, metric=metric, swap=twin)
-    for line in _lines(seen):
+    for line in _lines(seen, terminal.language):
         terminal.say(line)
     terminal.say(_summary(seen, terminal.language))
     if html:
@@ -214,9 +214,12 @@ def _plain(problem: Problem, language: Spoken) -> dict[str, Any]:
     return {"code": problem.code, "severity": problem.severity, "what": what, "fix": fix, "where": place}
 
 
-def _lines(seen: Preview) -> Iterator[str]:
+def _lines(seen: Preview, language: Spoken) -> Iterator[str]:
+    from patchlight.report.texts import read_texts
+
+    texts = read_texts(language)
     for each in seen.questions:
-        yield f"[{each.outcome}] {each.fact} {each.template} {each.detail}".rstrip()
+        yield f"[{texts.word('exclusion', each.outcome)}] {each.fact} {each.template} {each.detail}".rstrip()
         if each.tokens:
             yield f"    {_number(each.clean)}  {_tokens(each, 'clean')} -> {each.correct}"
             yield f"    {_number(each.corrupted)}  {_tokens(each, 'corrupted')} -> {each.wrong}"

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from patchlight.review.records import Person
 
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database", help="A team's postgresql+psycopg:// URL in place of the workspace's own.")
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="PATCHLIGHT_DATABASE",
+        show_envvar=True,
+        help="A team's postgresql+psycopg:// URL in place of the workspace's own.",
+    ),
 ]
 ModelName = Annotated[str, typer.Option("--model", help="The model: hub id, folder, GGUF file or package:NAME.")]
 OfStudy = Annotated[str | None, typer.Option("--study", help="Only rules over findings of this study's domain.")]
@@ -33,16 +39,24 @@ audit_commands = typer.Typer(name="audit", help="The chain of all review events.
 
 @command
 def review(
-    terminal: Terminal, study: StudyId = None, workspace: Workspace = WORKSPACE, database: DatabaseUrl = None
+    terminal: Terminal,
+    study: StudyId = None,
+    workspace: Workspace = WORKSPACE,
+    database: DatabaseUrl = None,
+    more: Annotated[bool, typer.Option("--more", help="First run the controls that reviewers ask for.")] = False,
 ) -> Mapping[str, Any]:
     """Put the candidates of a finished study into the review queue, decoys among them."""
     from patchlight.run.progress import Progress
-    from patchlight.study.reviewing import queue_study
+    from patchlight.study.reviewing import queue_study, run_wanted
     from patchlight.study.spec import read_study
 
     with _opened(workspace) as ledger, _review(terminal, workspace, database) as tables:
         row = _find(ledger, study)
         read = read_study(Path(row.file))
+        if more:
+            read = run_wanted(read, row, ledger, tables, terminal.progress(), command=_command())
+            listed = ", ".join(read.spec.controls)
+            terminal.say(f"the study has these controls now: {listed}; write them into its file to keep them")
         queued = queue_study(read, ledger, tables, Progress(), by=_operator().name, command=_command())
     terminal.say(f"{queued} candidates of {row.id} are new in the queue, or open again")
     return {"study": row.id, "queued": queued}
@@ -63,6 +77,25 @@ def verify_chain(
         raise GateFailed("audit-broken", listed, where=str(workspace), fix="compare with a backup; trust neither alone")
     terminal.say(f"the chain is whole; its head is {stands or 'empty'}")
     return {"head": stands, "faults": []}
+
+
+@audit_commands.command("backup")
+@command
+def backup(
+    terminal: Terminal,
+    file: Annotated[Path, typer.Argument(help="A new file for the copy.", show_default=False)],
+    workspace: Workspace = WORKSPACE,
+) -> Mapping[str, Any]:
+    """Copy the workspace's database, while it is in use, into a new file, and print the chain head of the copy."""
+    from patchlight.review.audit import head_of_copy
+    from patchlight.store.backup import back_up
+
+    terminal.workspace = workspace
+    _opened(workspace).close()
+    back_up(workspace, file)
+    stands = head_of_copy(file)
+    terminal.say(f"{file} is a whole copy; its chain head is {stands or 'empty'}: keep the head elsewhere")
+    return {"file": file, "head": stands}
 
 
 @command

@@ -150,12 +150,17 @@ def _run(terminal: Terminal, file: Path, workspace: Path, device: str | None, me
 
 def _tell(terminal: Terminal, study: Study, walked: Walked, workspace: Path) -> None:
     """The verdicts, where the report is, and what to try next."""
-    say = PHRASES[terminal.language]
+    from patchlight.report.reasons import advice_words, reason_words
+    from patchlight.report.texts import read_texts
+
+    say, texts = PHRASES[terminal.language], read_texts(terminal.language)
     for checkpoint in walked.contents.checkpoints:
         name = checkpoint.name.get(terminal.language) or checkpoint.name["en"]
         for kind in checkpoint.kinds:
             line = {"name": name, "kind": kind.kind, "word": kind.verdict.word, "grade": kind.verdict.grade}
             terminal.say(say["verdict"].format(**line, facts=kind.facts, pairs=kind.pairs))
+            for reason in kind.verdict.reasons if kind.verdict.grade == "D" else ():
+                terminal.say(f"    {reason_words(reason, texts)} {advice_words(reason, texts)}")
     report = walked.report.relative_to(Path.cwd()) if walked.report.is_relative_to(Path.cwd()) else walked.report
     terminal.say(say["report"].format(report=report))
     program = Path(sys.argv[0])

@@ -12,6 +12,7 @@ import pyarrow.ipc
 
 from patchlight.corpus.rows import Reading, document
 from patchlight.errors import InputError, Place
+from patchlight.paths import is_file
 from patchlight.records import Document
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -19,7 +20,7 @@ STATE, SPLITS = "state.json", "dataset_dict.json"
 
 def is_dataset(folder: Path) -> bool:
     """Whether a folder was written by `save_to_disk`, of one dataset or of several splits."""
-    return (folder / STATE).is_file() or (folder / SPLITS).is_file()
+    return is_file(folder / STATE) or is_file(folder / SPLITS)
 
 
 def dataset(folder: Path, reading: Reading) -> Iterator[Document]:

@@ -20,6 +20,7 @@ from typing import Any
 from patchlight.corpus.medline import pubmed_xml
 from patchlight.corpus.written import write_whole
 from patchlight.errors import InputError, Place
+from patchlight.paths import is_file
 from patchlight.records import Document
 from patchlight.store.digests import file_digest
 
@@ -61,7 +62,7 @@ def batch(folder: Path, number: int) -> Batch | None:
 
 def is_fetched(folder: Path) -> bool:
     """Whether a folder holds a search of PubMed."""
-    return (folder / SEARCH).is_file()
+    return is_file(folder / SEARCH)
 
 
 def read_search(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from patchlight.corpus.medline import is_medline, medline_text, pubmed_xml
 from patchlight.corpus.rows import Reading, document, not_unicode
 from patchlight.corpus.streams import Damage, damaged, lines
 from patchlight.errors import InputError, Place
+from patchlight.paths import is_file, is_folder
 from patchlight.records import Document
 
 csv.field_size_limit(2**27)  # whole articles in one cell; the standard limit is 128 KiB
@@ -48,7 +49,7 @@ def files_of(path: Path) -> list[Path]:
 
     Raises InputError `corpus-empty-folder`.
     """
-    if not path.is_dir() or (path / PREPARED[0]).is_file() or is_fetched(path) or is_dataset(path):
+    if not is_folder(path) or is_file(path / PREPARED[0]) or is_fetched(path) or is_dataset(path):
         return [path]
     files = sorted(file for file in path.iterdir() if file.is_file() and _reader(file))
     if not files:
@@ -58,19 +59,33 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _read(path: Path, reading: Reading) -> Iterator[Document]:
-    if path.is_dir():
+    if is_folder(path):
         return _folder(path, reading)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError("corpus-not-found", "there is no such file", where=Place(path), fix="check the path")
     reader = _reader(path)
     if reader is not None:
-        return reader(path, reading)
+        return _told(path, reader(path, reading))
     raise InputError(
         "corpus-unknown-format",
         "the ending of this file is not one that can be read",
         where=Place(path),
         fix=f"use {', '.join(_READERS)}, or a folder of such files",
     )
+
+
+def _told(path: Path, documents: Iterator[Document]) -> Iterator[Document]:
+    """The same documents; a file that the machine fails to read is an error with its place."""
+    try:
+        yield from documents
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The error for a file that the machine fails to read, for the caller to raise."""
+    what, fix = f"the file cannot be read: {error.strerror or error}", "check its permissions and the disk"
+    return InputError("corpus-unreadable", what, where=Place(path), fix=fix)
 
 
 def _folder(folder: Path, reading: Reading) -> Iterator[Document]:

@@ -31,11 +31,12 @@ from patchlight.corpus.card import PUBMED_LICENCE, REASONS, Card, Dropped, Sourc
 from patchlight.corpus.clean import LANGUAGES
 from patchlight.corpus.examine import Examined, Limits, examined
 from patchlight.corpus.fetched import is_fetched, read_search
-from patchlight.corpus.files import PREPARED, files_of, read_records
+from patchlight.corpus.files import PREPARED, files_of, read_records, unreadable
 from patchlight.corpus.split import sides_of
 from patchlight.corpus.terms import TermCounter, pattern
 from patchlight.corpus.written import sync_folder, write_whole
 from patchlight.errors import InputError, Place
+from patchlight.paths import is_file, is_there
 from patchlight.records import Document
 from patchlight.run.progress import Progress
 from patchlight.store.digests import file_digest
@@ -93,15 +94,17 @@ def prepare(paths: Sequence[Path], folder: Path, choice: Preparation, *, progres
     (`workers`) share the work. Raises InputError
     `corpus-folder-taken`, `corpus-nothing-left`, `split-too-few`, and what reading raises.
     """
-    if folder.exists():
+    if is_there(folder):
         raise InputError("corpus-folder-taken", "this exists already", where=Place(folder), fix="name a new folder")
     work = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
     work.mkdir(parents=True)
     try:
         card = _prepare([file for path in paths for file in files_of(path)], work, choice, progress, workers)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, InputError):
+            error.where = error.where or Place(paths[0])  # too few documents: the texts as a whole are the place
         raise
     work.rename(folder)
     sync_folder(folder.parent)
@@ -116,7 +119,8 @@ def _prepare(files: Sequence[Path], work: Path, choice: Preparation, progress: P
         _write_rows(writer, (row for record in records if (row := _row(record, gathered)) is not None))
     if not gathered.ids:
         counts = ", ".join(f"{each.count} {REASONS[reason]}" for reason, each in gathered.dropped.items() if each.count)
-        raise InputError("corpus-nothing-left", f"no document is left: {counts or 'no records'}", fix="see the options")
+        what, fix = f"no document is left: {counts or 'no records'}", "give more texts, or other --shortest, --language"
+        raise InputError("corpus-nothing-left", what, fix=fix)
     like, family = _compare(gathered, choice)
     kept = np.flatnonzero(like < 0)
     sides = sides_of(family[kept].tolist(), validation=choice.validation, held_out=choice.held_out, seed=choice.seed)
@@ -244,9 +248,12 @@ def _write_rows(writer: Any, rows: Iterator[dict[str, str]]) -> None:
 
 
 def _source(path: Path) -> Source:
-    inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    digests = "".join(file_digest(file) for file in inside)
-    sha256 = digests if path.is_file() else hashlib.sha256(digests.encode()).hexdigest()
+    try:
+        inside = [path] if is_file(path) else sorted(file for file in path.rglob("*") if file.is_file())
+        digests = "".join(file_digest(file) for file in inside)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    sha256 = digests if is_file(path) else hashlib.sha256(digests.encode()).hexdigest()
     if not is_fetched(path):
         return Source(path.name, sha256)
     plan = read_search(path)

@@ -79,6 +79,11 @@ class Contrast:
     layers: tuple[float, float] = (float("nan"), float("nan"))
     layer_by_kind: float = float("nan")
 
+    @property
+    def dropped(self) -> tuple[int, int]:
+        """The facts of each kind without a match, which take no part."""
+        return self.facts[0] - self.matched, self.facts[1] - self.matched
+
 
 def match_facts(
     first: Float[np.ndarray, "fact covariate"], second: Float[np.ndarray, "other covariate"]

@@ -27,6 +27,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "knows-too-few": ("known", "asked", "needed"),
     "gap-unclear": ("known",),
     # undetermined
+    "no-question": (),
     "too-few-facts": ("discovery", "confirmation", "needed"),
     "one-template": ("templates", "needed"),
     "nothing-swept": (),

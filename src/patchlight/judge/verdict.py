@@ -31,8 +31,8 @@ __all__ = ["REASONS", "Grade", "Reason", "Verdict", "Word", "judge", "word_under
 
 Word = Literal["localised", "distributed", "undetermined", "no knowledge to localise"]
 Grade = Literal["A", "B", "C", "D"]
-BEFORE_SETS = ("knows-too-few", "gap-unclear", "too-few-facts", "one-template", "nothing-swept", "units-failed",
-               "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
+BEFORE_SETS = ("knows-too-few", "gap-unclear", "no-question", "too-few-facts", "one-template", "nothing-swept",
+               "units-failed", "no-control", "nothing-to-rank", "sets-not-measured", "no-set-grown")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class Verdict:
     candidates: tuple[Candidate, ...] = ()
     sets: TriedSets | None = field(default=None, compare=False)
     stability: Stability | None = None
+
+    @property
+    def named_set(self) -> TriedSet | None:
+        """The set that a "localised" or "distributed" stands on; None where the verdict is another."""
+        if self.sets is None or self.word not in ("localised", "distributed"):
+            return None
+        return self.sets.smallest if self.word == "localised" else self.sets.widest
 
 
 def judge(evidence: Evidence, *, seed: int, thresholds: Thresholds = THRESHOLDS) -> Verdict:

@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from patchlight.errors import EnvironmentProblem, InputError
+from patchlight.paths import from_home, is_file, is_folder
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
@@ -101,12 +102,12 @@ def _packaged_gguf(package: str) -> Path:
 
 def _local_place(source: str | Path) -> Path | None:
     """The file or folder that `source` names, or None where it can only be a hub id."""
-    path = Path(source).expanduser()
-    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    path = from_home(source)
+    if is_folder(path) or (path.suffix == ".gguf" and is_file(path)):
         return path
     if path.suffix in PICKLES:
         raise pickle_refused(path)
-    if path.is_file():
+    if is_file(path):
         raise InputError(
             "model-unknown-file",
             "this file is not a model",

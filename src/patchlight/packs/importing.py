@@ -19,6 +19,7 @@ from patchlight.packs.spec import Template
 from patchlight.packs.tables import Table, read_table, read_text, tidy, unreadable
 from patchlight.packs.wording import mentions
 from patchlight.packs.writing import Written, WrittenRelation, pack_text
+from patchlight.paths import is_folder
 
 MOST_TEMPLATES = 5  # of a relation, the commonest in the file
 CAUSE_TEMPLATES: dict[tuple[Language, bool], tuple[str, ...]] = {
@@ -93,10 +94,10 @@ def _lose(lost: list[Problem], key: str, row: Row, **values: Any) -> None:
 def _usable(rows: Sequence[Row], lost: list[Problem]) -> Iterator[Row]:
     for row in rows:
         tidied = replace(row, subject=tidy(row.subject), answer=tidy(row.answer), condition=tidy(row.condition))
-        broken = any("\ud800" <= letter <= "\udfff" for letter in f"{row.subject}{row.answer}{row.condition}")
+        written = f"{row.relation}{row.subject}{row.answer}{row.distractor}{row.condition}"
         if not tidied.subject or not tidied.answer:
             _lose(lost, "empty", row, part="subject" if not tidied.subject else "answer")
-        elif broken:
+        elif not _can_be_written(written):
             _lose(lost, "letters", row)
         else:
             yield tidied
@@ -113,7 +114,12 @@ def _templates(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
 
 def _whole(template: str) -> bool:
     holes = re.findall(r"\{[^{}]*\}|[{}]", template)
-    return sorted(holes) in (["{subject}"], ["{condition}", "{subject}"])
+    return sorted(holes) in (["{subject}"], ["{condition}", "{subject}"]) and _can_be_written(template)
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether the text is Unicode: JSON can spell half of a surrogate pair."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _leaks(row: Row, templates: Sequence[str], language: Language, lost: list[Problem]) -> bool:
@@ -207,7 +213,7 @@ def _known(file: Path, columns: Columns, language: Language) -> list[Row]:
 
 
 def _relation_files(file: Path, columns: Columns, language: Language) -> list[Row]:
-    files = sorted(file.rglob("*.json")) if file.is_dir() else [file]
+    files = sorted(file.rglob("*.json")) if is_folder(file) else [file]
     return [row for each in files for row in _relation(each)]
 
 
@@ -216,7 +222,8 @@ def _relation(file: Path) -> Iterator[Row]:
     if not isinstance(found, Mapping) or not isinstance(found.get("prompt_templates"), list):
         what = "the file does not hold a relation with 'prompt_templates' and 'samples'"
         raise InputError("pack-import-file", what, where=Place(file), fix="check --format")
-    texts = [*found["prompt_templates"], *(found.get("prompt_templates_zs") or [])]
+    more = found.get("prompt_templates_zs")
+    texts = [*found["prompt_templates"], *(more if isinstance(more, list) else [])]
     templates = tuple(text.replace("{}", "{subject}") for text in texts if isinstance(text, str))
     name = _word(found, "name") or file.stem
     for where, sample in _entries(file, found.get("samples")):

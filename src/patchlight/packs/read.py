@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from patchlight.errors import InputError
+from patchlight.errors import InputError, Place
 from patchlight.packs.check import check_pack
 from patchlight.packs.problem import FileRefused
 from patchlight.packs.spec import Pack, PackFile
 from patchlight.packs.yaml_source import parse_source, read_source, suggestion
+from patchlight.paths import is_there
 
 
 def builtin_packs() -> list[str]:
@@ -46,8 +47,9 @@ def parse_pack(source: str | Path) -> Pack:
 
 
 def _refuse_unknown_name(name: str) -> None:
-    if Path(name).suffix in {".yaml", ".yml"} or Path(name).exists():
+    if Path(name).suffix in {".yaml", ".yml"} or is_there(name):
         return
     known = builtin_packs()
     fix = suggestion(name, known) or f"give a .yaml file or one of: {', '.join(known)}"
-    raise InputError("pack-not-found", f"no pack file and no built-in pack is called {name!r}", fix=fix)
+    what = f"no pack file and no built-in pack is called {name[:100]!r}"
+    raise InputError("pack-not-found", what, where=Place(Path(name[:100])), fix=fix)

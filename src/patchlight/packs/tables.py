@@ -11,9 +11,16 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patchlight.errors import InputError, Place
 
+if TYPE_CHECKING:
+    from openpyxl.workbook import Workbook
+    from openpyxl.worksheet.worksheet import Worksheet
+
+MOST_CELLS, MOST_BYTES = 4_000_000, 1 << 28  # of a spreadsheet; what is larger is no table that a person wrote
+_AREA = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})(\d{1,9}):([A-Z]{1,3})(\d{1,9})"')
 _ODD_WIDTH = re.compile("[\uff66-\uff9f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
 
 
@@ -95,18 +102,9 @@ def _csv(file: Path) -> Sequence[tuple[int, Sequence[str]]]:
 
 
 def _sheet(file: Path, sheet: str | None) -> Sequence[tuple[int, Sequence[str]]]:
-    import openpyxl
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of forms and colours, which are not read
-            book = openpyxl.load_workbook(file, data_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, zipfile.BadZipFile) as problem:
-        raise unreadable(file, problem) from problem
-    if sheet is not None and sheet not in book.sheetnames:
-        what, fix = f"no sheet is called {sheet!r}", f"the sheets are: {', '.join(book.sheetnames)}"
-        raise InputError("pack-import-sheet", what, where=Place(file), fix=fix)
-    chosen = book[sheet] if sheet is not None else book.worksheets[0]
+    chosen = _chosen(_book(file), file, sheet)
+    if chosen.max_row * chosen.max_column > MOST_CELLS:
+        raise _too_many(file, f"the sheet {chosen.title!r} reaches to row {chosen.max_row}, column {chosen.max_column}")
     covered = {
         (row, column): chosen.cell(area.min_row, area.min_col).value
         for area in chosen.merged_cells.ranges
@@ -118,6 +116,52 @@ def _sheet(file: Path, sheet: str | None) -> Sequence[tuple[int, Sequence[str]]]
     ]
 
 
+def _book(file: Path) -> Workbook:
+    import openpyxl
+
+    try:
+        _refuse_bombs(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of forms and colours, which are not read
+            return openpyxl.load_workbook(file, data_only=True)
+    except InputError:
+        raise
+    except Exception as problem:  # openpyxl raises whatever a damaged archive leads it to
+        raise unreadable(file, problem) from problem
+
+
+def _refuse_bombs(file: Path) -> None:
+    """Refuse what takes the machine's memory while it is opened: openpyxl makes a cell for every merged one."""
+    with zipfile.ZipFile(file) as packed:
+        if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
+            raise _too_many(file, f"unpacked it is larger than {MOST_BYTES >> 20} MiB")
+        for name in packed.namelist():
+            if name.startswith("xl/worksheets/") and _merged(packed.read(name)) > MOST_CELLS:
+                raise _too_many(file, f"its merged cells are more than {MOST_CELLS}")
+
+
+def _merged(sheet: bytes) -> int:
+    """How many cells lie in merged areas."""
+    total = 0
+    for left, top, right, bottom in _AREA.findall(sheet):
+        columns = [_column_of_letters(name.decode()) or 0 for name in (left, right)]
+        total += (abs(columns[1] - columns[0]) + 1) * (abs(int(bottom) - int(top)) + 1)
+    return total
+
+
+def _too_many(file: Path, what: str) -> InputError:
+    fix = "copy the table alone into a new file"
+    return InputError("pack-import-file", f"too large to be a table of facts: {what}", where=Place(file), fix=fix)
+
+
+def _chosen(book: Workbook, file: Path, sheet: str | None) -> Worksheet:
+    names = [each.title for each in book.worksheets]
+    if not names or (sheet is not None and sheet not in names):
+        what = f"no sheet is called {sheet!r}" if names else "the file holds no sheet with cells"
+        raise InputError("pack-import-sheet", what, where=Place(file), fix=f"the sheets are: {', '.join(names)}")
+    return book.worksheets[0 if sheet is None else names.index(sheet)]
+
+
 def _words(covered: Mapping[tuple[int, int], object], row: int, column: int, value: object) -> str:
     value = covered.get((row, column), value)
     whole = isinstance(value, float) and value.is_integer()
@@ -125,7 +169,7 @@ def _words(covered: Mapping[tuple[int, int], object], row: int, column: int, val
 
 
 def _column_of_letters(letters: str) -> int | None:
-    if not re.fullmatch("[A-Z]{1,2}", letters):
+    if not re.fullmatch("[A-Z]{1,3}", letters):
         return None
     number = 0
     for letter in letters:

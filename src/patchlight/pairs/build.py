@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NO_PARTNER = "no partner with another answer"
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A question that became no pair; `reason` is stable and can be counted, `detail` is for people."""
@@ -69,7 +72,7 @@ def build_pairs(
         dealt = _Dealt(halves or {})
         per_fact = len(templates) if templates_per_fact is None else templates_per_fact
         for number, template in enumerate(templates):
-            asked = [fact for turn, fact in enumerate(facts) if (number - turn) % len(templates) < per_fact]
+            asked = [fact for turn, fact in enumerate(facts) if in_turn(turn, number, len(templates), per_fact)]
             order = random.Random(f"{seed} {template.id}")
             outcomes.extend(_Maker(tokenizer, template, facts, language, order, dealt).ask(asked))
     return Built(
@@ -81,6 +84,11 @@ def build_pairs(
 def contrasts(fact: Fact, other: Fact) -> bool:
     """True where the best answer of each is wrong for the other."""
     return other.answers[0] not in fact.answers and fact.answers[0] not in other.answers
+
+
+def in_turn(fact: int, template: int, templates: int, per_fact: int) -> bool:
+    """True where a relation's fact of this number is asked in the template of that number."""
+    return (template - fact) % templates < per_fact
 
 
 def _unsaid(fact: str, language: str) -> Refusal:
@@ -134,7 +142,7 @@ class _Maker:
         if not partners:
             under = f" under {fact.condition!r}" if fact.condition else ""
             detail = f"every fact of the relation {fact.relation!r}{under} has this answer"
-            return self._refuse(fact, "no partner with another answer", detail)
+            return self._refuse(fact, NO_PARTNER, detail)
         equal = [other for other in partners if self.lengths[other.id] == self.lengths[fact.id]]
         if not equal:
             length = self.lengths[fact.id]

@@ -10,7 +10,7 @@ from patchlight.errors import Place
 from patchlight.packs.problem import Language, Problem
 from patchlight.packs.spec import Pack, Template
 from patchlight.pairs.align import encode, read_tokens
-from patchlight.pairs.build import build_pairs
+from patchlight.pairs.build import NO_PARTNER, build_pairs
 from patchlight.records import Fact
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _first_tokens(
 def _unpaired(pack: Pack, tokenizer: PreTrainedTokenizerBase, language: Language) -> Iterator[Problem]:
     """One warning for each relation and reason for which questions get no corrupted twin."""
     relation_of = {fact.id: fact.relation for fact in pack.file.facts}
+    under_condition = {fact.relation for fact in pack.file.facts if fact.conditions}
     order = [relation.id for relation in pack.file.relations]
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for refusal in build_pairs(pack, tokenizer, seed=SEED, language=language).refused:
@@ -124,7 +125,9 @@ def _unpaired(pack: Pack, tokenizer: PreTrainedTokenizerBase, language: Language
             found[relation_of[refusal.fact], refusal.reason].append(refusal.detail)
     for (relation, reason), details in found.items():
         where = pack.places.value("relations", order.index(relation))
-        yield _warning("no-pair", where, count=len(details), relation=relation, reason=reason, detail=details[0])
+        swappable = reason == NO_PARTNER and relation in under_condition
+        key = "no-pair.condition" if swappable else "no-pair"
+        yield _warning(key, where, count=len(details), relation=relation, reason=reason, detail=details[0])
 
 
 def _fact_place(pack: Pack, fact: Fact) -> Place:

@@ -30,19 +30,26 @@ def deal_halves(
     seed: int,
     language: Language = "en",
     relations: Collection[str] = (),
+    swap: str = "subject",
 ) -> dict[str, str]:
     """The half of every fact of these relations (of all, where none is named): `discovery` or `confirmation`.
 
-    Facts that could be partners (one relation and condition, questions of equal token count) are dealt evenly,
-    their answers too; three or fewer stay together. The halves of each kind are as equal as that allows, discovery
-    the larger.
+    Facts that could be partners are dealt evenly, their answers too; three or fewer stay together. They are, by what is
+    swapped: `subject`, those of one relation and condition with questions of equal token count; `condition`, those of
+    one relation and subject; `object_class`, those of one subject and condition, whatever their kind. The halves of
+    each kind are as equal as that allows, discovery the larger.
     """
-    by_kind: dict[str, dict[tuple[str, str, int], list[Fact]]] = defaultdict(lambda: defaultdict(list))
+    by_kind: dict[str, dict[tuple[str | int, ...], list[Fact]]] = defaultdict(lambda: defaultdict(list))
     for fact in pack.facts(language):
         if not relations or fact.relation in relations:
             question = pack.templates(fact.relation, language)[0].fill(fact.subject, fact.condition)
-            group = fact.relation, fact.condition, len(encode(tokenizer, question))
-            by_kind[fact.kind][group].append(fact)
+            exchangeable: dict[str, tuple[str | int, ...]] = {
+                "subject": (fact.relation, fact.condition, len(encode(tokenizer, question))),
+                "condition": (fact.relation, fact.subject),
+                "object_class": (fact.subject, fact.condition),
+            }
+            kind = "" if swap == "object_class" else fact.kind  # a twin may be of another kind
+            by_kind[kind][exchangeable[swap]].append(fact)
     halves: dict[str, str] = {}
     for kind, groups in by_kind.items():
         halves |= _deal(list(groups.values()), random.Random(f"{seed} {kind}"))

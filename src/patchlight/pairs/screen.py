@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from patchlight.packs.check import FEWEST_FACTS, FEWEST_TEMPLATES
 from patchlight.pairs.align import Alignment, AlignmentRefused, align, refuse_leak
 from patchlight.pairs.answers import METRICS, Answers, read, refuse_unreadable, require_metrics, shape
+from patchlight.pairs.whole import whole_scores
 from patchlight.records import Interval, Pair
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def screen(
     *,
     metrics: Sequence[str] = ("logit_diff",),
     floor: float | None = None,
+    distractors: Mapping[str, Sequence[str]] = MappingProxyType({}),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Screened:
     """The pairs with m(clean) > 0 > m(corrupted) and m(clean) - m(corrupted) >= floor, in the given order.
@@ -82,8 +85,9 @@ def screen(
     m is the first metric; where its sign says nothing (`prob`, `logprob`, `kl`, `rank`), the sign is that of the
     difference between the answers (`Metric.knows`). The floor is the metric's own unless another is given. Pairs that
     do not align, that leak their answer, that one of the metrics cannot tell apart, or whose logits are not finite are
-    left out with that reason. Guards 1 and 5 of the method. `on_progress(done, total)` counts measured pairs. Raises
-    InputError for an unknown metric.
+    left out with that reason. Guards 1 and 5 of the method. `distractors` are further wrong answers by fact, as
+    continuations: a pair takes part only where its whole right answer is likelier than each of them after the clean
+    prompt. `on_progress(done, total)` counts measured pairs. Raises InputError for an unknown metric.
     """
     require_metrics(metrics)
     metric = metrics[0]
@@ -101,6 +105,8 @@ def screen(
         reason = gate(*signs[index], -np.inf) or _under(*values, floor)
         if reason:
             left_out[index] = LeftOut(pairs[index], reason, *values)
+    for index in _distracted(model, pairs, sorted(measured.keys() - left_out.keys()), distractors):
+        left_out[index] = LeftOut(pairs[index], "a distractor is likelier", *measured[index])
     kept = [index for index in range(len(pairs)) if index not in left_out]
     return Screened(
         kept=[pairs[index] for index in kept],
@@ -109,6 +115,20 @@ def screen(
         corrupted=np.array([measured[index][1] for index in kept], dtype=float),
         knowledge=_knowledge(pairs, measured, kept),
     )
+
+
+def _distracted(
+    model: Model, pairs: Sequence[Pair], indices: Sequence[int], distractors: Mapping[str, Sequence[str]]
+) -> set[int]:
+    """Of these pairs, those after whose clean prompt a distractor is at least as likely as the right answer."""
+    rivals = [(index, wrong) for index in indices for wrong in distractors.get(pairs[index].fact, ())]
+    asked = [(pairs[index].clean, answer) for index, wrong in rivals for answer in (pairs[index].correct, wrong)]
+    scores = whole_scores(model, asked)
+    return {
+        index
+        for (index, _), right, wrong in zip(rivals, scores[::2], scores[1::2], strict=True)
+        if not right.raw > wrong.raw
+    }
 
 
 def _admitted(model: Model, pair: Pair, metrics: Sequence[str]) -> Alignment:

@@ -7,13 +7,14 @@ which a fact holds (`condition`), and with the relation that says what kind of t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from patchlight.packs.problem import Language
 from patchlight.packs.spec import Pack, Template
 from patchlight.pairs.align import AlignmentRefused, align, refuse_leak
-from patchlight.pairs.build import Built, Refusal, contrasts
+from patchlight.pairs.build import Built, Refusal, contrasts, in_turn
 from patchlight.records import Fact, Pair
 
 if TYPE_CHECKING:
@@ -22,28 +23,51 @@ if TYPE_CHECKING:
 Swap = Literal["condition", "object_class"]
 
 
-def build_twins(pack: Pack, tokenizer: PreTrainedTokenizerBase, swap: Swap, *, language: Language = "en") -> Built:
+def build_twins(
+    pack: Pack,
+    tokenizer: PreTrainedTokenizerBase,
+    swap: Swap,
+    *,
+    language: Language = "en",
+    templates_per_fact: int | None = None,
+    halves: Mapping[str, str] | None = None,
+) -> Built:
     """Pairs whose corrupted prompt has the same subject, for every fact and template that allows one.
 
     `condition`: the same question under another condition, where another answer is right. `object_class`: a question
     of equal length that asks another relation of the subject, e.g. its language instead of its capital. Twins serve
-    about equally often. Questions without a twin are refused with the reason.
+    about equally often. With `halves` (from `pairs.halves`) a twin's fact is of the same half. `templates_per_fact` is
+    that of `build_pairs`. Questions without a twin are refused with the reason.
     """
-    facts = pack.facts(language)
+    facts, halves = pack.facts(language), halves or {}
     served: Counter[str] = Counter()
+    turns: Counter[str] = Counter()
     outcomes: list[Pair | Refusal] = []
     for fact in facts:
-        for template in pack.templates(fact.relation, language):
+        for template in _asked_in(pack, fact, turns, language, templates_per_fact):
             twins = list(_twins(pack, facts, fact, template, swap, language))
-            twins.sort(key=lambda twin: served[_name(twin)])
-            outcome = _first_that_fits(tokenizer, fact, template, twins, swap)
+            near = [twin for twin in twins if halves.get(twin.partner) == halves.get(fact.id)]
+            near.sort(key=lambda twin: served[_name(twin)])
+            if twins and not near:
+                detail = f"all that could be asked of {fact.subject!r} instead is in the other half"
+                outcomes.append(Refusal(fact.id, template.id, "no partner in its half", detail))
+                continue
+            outcome = _first_that_fits(tokenizer, fact, template, near, swap)
             if isinstance(outcome, Pair):
                 served[_name(outcome)] += 1
             outcomes.append(outcome)
     return Built(
-        pairs=[each for each in outcomes if isinstance(each, Pair)],
+        pairs=[replace(each, half=halves.get(each.fact, "")) for each in outcomes if isinstance(each, Pair)],
         refused=[each for each in outcomes if isinstance(each, Refusal)],
     )
+
+
+def _asked_in(pack: Pack, fact: Fact, turns: Counter[str], language: Language, per_fact: int | None) -> list[Template]:
+    """The templates that this fact is asked in; `turns` counts the facts of each relation so far."""
+    templates, turn = pack.templates(fact.relation, language), turns[fact.relation]
+    turns[fact.relation] += 1
+    most = len(templates) if per_fact is None else per_fact
+    return [each for number, each in enumerate(templates) if in_turn(turn, number, len(templates), most)]
 
 
 def _name(pair: Pair) -> str:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import math
 import os
-import re
 import tempfile
 from functools import cache
 from importlib.resources import files
@@ -17,11 +16,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from patchlight.judge.verdict import Reason
-from patchlight.records import Site
 from patchlight.report import (
     across,
     agreement,
+    behind,
     contrast,
     figures,
     learnt,
@@ -32,10 +30,12 @@ from patchlight.report import (
     published,
     robustness,
     sets,
+    steps,
     subspaces,
 )
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
+from patchlight.report.reasons import advice_words, reason_words
 from patchlight.report.stability import stability_table
 from patchlight.report.svg import readable
 from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts, site_words
@@ -78,6 +78,8 @@ def render(contents: ReportContents, language: str) -> str:
         paths=paths,
         subspaces=subspaces,
         sets=sets,
+        steps=steps,
+        behind=behind,
         agreement=agreement,
         passport=passport.rows_of(texts),
         across=across,
@@ -122,18 +124,6 @@ def _common(one: str, other: str) -> int:
 
 
 def _helpers(texts: Texts) -> dict[str, Any]:
-    def reason(each: Reason) -> str:
-        numbers = dict(each.numbers)
-        found = re.fullmatch(r"blocks\.(\d+)\.(\w+)@(\w+)", str(numbers.get("site", "")))
-        if found:
-            numbers["site"] = site_words(Site(found[2], int(found[1]), None, found[3]), texts)
-        for name in {"null", "nulls"} & set(numbers):
-            named = [texts.word("null", null) for null in str(numbers[name]).split(", ")]
-            numbers[name] = texts("page.comma").join(named)
-        if "source" in numbers:
-            numbers["source"] = texts(f"stability_source.{numbers['source']}")
-        return texts(f"reason.{each.code}", **numbers)
-
     def words(text: Words) -> Markup:
         if texts.language in text:
             return Markup("{}").format(text[texts.language])
@@ -141,7 +131,8 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         return Markup('<span lang="{}">{}</span>').format(language, text[language])
 
     return {
-        "reason": reason,
+        "reason": lambda each: reason_words(each, texts),
+        "advice": lambda each: advice_words(each, texts),
         "words": words,
         "plain": texts.pick,
         "marked": marked,

@@ -60,10 +60,12 @@ def heat_map(
     structural: Bool[np.ndarray, "layer column"],
     significant: Bool[np.ndarray, "layer column"] | None = None,
     differing: Sequence[int] = (),
+    chosen: Sequence[tuple[int, int]] = (),
 ) -> Drawing:
     """A map of shares of the gap, with columns as words or roles and layer 0 at the bottom, where the text enters.
 
-    The scale runs from -100 % to 100 % in every map; `differing` columns are underlined; NaN stays empty.
+    The scale runs from -100 % to 100 % in every map; `differing` columns are underlined, `chosen` cells (layer,
+    column) are framed; NaN stays empty.
     """
     layers, width = values.shape
     tall = TALL if layers <= CROWDED else SHORT
@@ -81,6 +83,9 @@ def heat_map(
             title = texts("chart.cell", layer=layer, column=readable(words), value=percent(value, 1))
             title += f" ({texts('chart.by_construction')})" if hatched else f" ({texts('chart.passes')})" if dot else ""
             _cell(canvas, (MARGIN + column * CELL, y), tall, value, title, hatched=hatched, dot=dot)
+    for layer, column in chosen:
+        corner = (MARGIN + column * CELL - 1, head + (layers - 1 - layer) * tall - 1)
+        canvas.box(corner, CELL + 1, tall + 1, fill="none", stroke="currentColor", stroke_width=2.4)
     return canvas.done()
 
 

@@ -19,8 +19,10 @@ from patchlight.judge.shares import Share
 from patchlight.judge.statistics import IntervalMap
 from patchlight.judge.verdict import Verdict
 from patchlight.records import Site
+from patchlight.report.reached import Reached
 from patchlight.report.replay import Replay
 from patchlight.report.texts import Texts, Words
+from patchlight.report.timed import Timed
 from patchlight.report.within import Observed, SubspaceResult
 from patchlight.verify.agreement import Robustness
 
@@ -241,6 +243,8 @@ class KindResult:
     direct: DirectEffects | None = None
     subspaces: tuple[SubspaceResult, ...] = ()
     observed: Observed | None = None
+    timed: Timed = field(default_factory=Timed)  # by token of the answer, and by windows of neighbours
+    reached: Reached = field(default_factory=Reached)  # who makes up for a place, and who reads it
     concentration: tuple[IndexRow, ...] = ()  # of the effects of single places
 
 
@@ -285,6 +289,7 @@ class ReportContents:
     checkpoints: tuple[Checkpoint, ...]
     unknown: tuple[str, ...]  # codes of what this study did not measure, listed in the summary's third point
     replay: Replay | None = None  # of a published protocol, where the study asks for it
+    swap: str = "subject"  # what the corrupted prompts have another of: subject, condition, object_class
     chain_head: str = ""  # NUMBER:HASH of the last review event of the workspace; empty before the first
 
     @property

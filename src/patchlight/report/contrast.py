@@ -14,9 +14,11 @@ from patchlight.report.tables import Download, Table, download
 from patchlight.report.texts import Texts, site_words
 
 COLUMNS = (
-    *("model", "component", "first", "second", "facts_first", "facts_second", "matched", "outcome", "layer", "role"),
+    *("model", "component", "first", "second", "facts_first", "facts_second", "matched", "dropped_first"),
+    *("dropped_second", "outcome", "layer", "role"),
     *("difference", "low", "high", "p", "exploratory_places"),
 )
+BALANCE_COLUMNS = ("model", "component", "first", "second", "covariate", "before", "after")
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,29 @@ def _comparison(checkpoint: str, compared: KindsCompared, texts: Texts) -> Compa
     )
 
 
+def kinds_rows(contents: ReportContents) -> list[tuple[object, ...]]:
+    """A row of `COLUMNS` for every comparison: what was matched, what was left out, and what came of it."""
+    return [
+        _row(checkpoint.name["en"], compared) for checkpoint in contents.checkpoints for compared in checkpoint.compared
+    ]
+
+
+def balance_rows(contents: ReportContents) -> list[tuple[object, ...]]:
+    """A row of `BALANCE_COLUMNS` for every covariate: standardised mean differences before and after matching."""
+    return [
+        (checkpoint.name["en"], compared.component, *compared.contrast.kinds, each.name, each.before, each.after)
+        for checkpoint in contents.checkpoints
+        for compared in checkpoint.compared
+        for each in compared.contrast.balance
+    ]
+
+
 def _sentences(compared: KindsCompared, texts: Texts) -> Iterator[str]:
     found = compared.contrast
     first, second = (texts.word("kind", kind) for kind in found.kinds)
     numbers = {
         "first": first, "second": second, "facts_first": found.facts[0], "facts_second": found.facts[1],
+        "dropped_first": found.dropped[0], "dropped_second": found.dropped[1],
         "matched": found.matched, "needed": FEWEST_MATCHED, "caliper": CALIPER, "bar": BALANCED,
         "alike": percent(ALIKE), "site": _site(compared, texts), "p": f"{found.p:.3g}", "level": LEVEL,
         "difference": interval_words(found.difference, texts) if found.difference else "",
@@ -112,7 +132,7 @@ def _row(checkpoint: str, compared: KindsCompared) -> tuple[object, ...]:
     layer, role = ("", "") if found.cell is None else (found.cell[0], compared.roles[found.cell[1]])
     known = found.difference
     limits = (math.nan,) * 3 if known is None else (known.estimate, known.low, known.high)
-    asked = (checkpoint, compared.component, *found.kinds, *found.facts, found.matched, found.outcome)
+    asked = (checkpoint, compared.component, *found.kinds, *found.facts, found.matched, *found.dropped, found.outcome)
     return (*asked, layer, role, *limits, found.p, found.exploratory)
 
 

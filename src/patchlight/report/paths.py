@@ -18,6 +18,7 @@ from patchlight.report.texts import Texts, site_words
 COLOURS = {"direct": "#0b5fa5", "indirect": "#e08a1e"}
 COLUMNS = ("place", "part", "estimate", "low", "high", "facts")
 ROW, BAR, ACROSS = 30, 16, 420  # pixels
+HARDLY = 0.05  # of the gap: what brings back less is not called one or the other
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,16 @@ def _key(canvas: Canvas, left: float, texts: Texts) -> None:
 def _sentences(found: DirectEffects, texts: Texts) -> Iterator[str]:
     for index, site in enumerate(found.sites):
         shares = {part: percent(float(found.parts.estimate[index, number])) for number, part in enumerate(PARTS)}
-        yield texts("paths.sentence", site=site_words(site, texts), **shares)
+        told = _heard(*found.parts.estimate[index, :2].tolist())
+        sentence = texts("paths.sentence", site=site_words(site, texts), **shares)
+        yield f"{sentence} {texts(f'paths.{told}')}" if told else sentence
+
+
+def _heard(total: float, direct: float) -> str:
+    """Whether a place speaks itself or is on the way, by the thirds of its effect; empty where it has hardly any."""
+    if not total > HARDLY:
+        return ""
+    return "itself" if direct > 2 / 3 * total else "way" if direct < total / 3 else "both"
 
 
 def _table(found: DirectEffects, texts: Texts) -> Table:

@@ -54,12 +54,13 @@ def site_words(site: Site, texts: Texts) -> str:
 def read_texts(language: str) -> Texts:
     """The texts of one of `LANGUAGES`."""
     source = files("patchlight.report").joinpath("text", f"{language}.yaml").read_text(encoding="utf-8")
-    return Texts(language, dict(_flat(YAML(typ="safe").load(source))))
+    return Texts(language, dict(flat(YAML(typ="safe").load(source))))
 
 
-def _flat(entries: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(entries: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Every text in nested sections with its dotted key."""
     found: list[tuple[str, str]] = []
     for key, value in entries.items():
         name = f"{prefix}{key}"
-        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, FOLD.sub("", value))]
+        found += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, FOLD.sub("", value))]
     return found

@@ -7,11 +7,13 @@ since 1970, UTC. Whatever changes a row also writes an audit entry, in the same 
 people.py     first_token(db) -> str | None; invite(db, by, role) -> str; accept(db, token, name, password) -> Person;
               sign_in(db, name, password) -> Person | None; person(db, id) -> Person | None; people(db) -> list[Person];
               change(db, by, id, *, role=None, active=None) -> Person; require(person, act); may(person, act) -> bool
+sessions.py   begin(db, person) -> str; holder(db, token) -> Person | None; end(db, token)
 queue.py      put(db, evidence, *, by, decoys=()) -> int; items(db, *, study_id=None, standing=None, limit, offset);
-              item(db, id) -> Item; evidence_of(db, id) -> Evidence; reserve_next(db, person, *, study_id=None) ->
-              Reservation | None; release(db, person, id); set_priority(db, lead, id, priority);
-              wanted(db, study_id=None) -> list[Wanted]
-decisions.py  decide(db, person, draft) -> Decision (StaleForm); undo(db, person) -> Decision;
+              counts(db, study_id=None) -> dict[Standing, int]; item(db, id) -> Item; evidence_of(db, id) -> Evidence;
+              reserve_next(db, person, *, study_id=None) -> Reservation | None; release(db, person, id);
+              set_priority(db, lead, id, priority); wanted(db, study_id=None) -> list[Wanted]
+decisions.py  decide(db, person, draft) -> Decision (StaleForm); undo(db, person, number=None) -> Decision;
+              last_decision(db, person), own_decision(db, person, id) -> Decision | None;
               adjudicate(db, lead, draft) -> Decision; history(db, id, viewer) -> list[Decision];
               standing_decisions(db, id) -> list[Decision]
 audit.py      head(db) -> "NUMBER:HASH"; entries(db, *, after=0, limit) -> list[Entry];

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select
 
 from patchlight.errors import InputError
 from patchlight.store.database import open_database, reading
@@ -81,6 +82,15 @@ def head(database: Engine) -> str:
 def head_of_workspace(folder: Path) -> str:
     """The head of the chain that a workspace keeps itself; empty where nobody has reviewed anything there."""
     database = open_database(folder / DATABASE)
+    try:
+        return head(database) if inspect(database).has_table(audit.name) else ""
+    finally:
+        database.dispose()
+
+
+def head_of_copy(file: Path) -> str:
+    """The head of the chain in a backup, which is only read."""
+    database = create_engine(f"sqlite:///file:{quote(str(file.resolve()))}?mode=ro&uri=true")
     try:
         return head(database) if inspect(database).has_table(audit.name) else ""
     finally:

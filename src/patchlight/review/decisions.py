@@ -46,23 +46,37 @@ def decide(database: Engine, person: Person, draft: Draft) -> Decision:
         return _add(connection, person, draft, "review")
 
 
-def undo(database: Engine, person: Person) -> Decision:
+def undo(database: Engine, person: Person, number: int | None = None) -> Decision:
     """The taking back of the person's last decision, which must be the last thing that the person decided.
 
-    Raises InputError `review-nothing-to-undo` where there is none, or where it has been taken back already.
+    Raises InputError `review-nothing-to-undo` where there is none, where it has been taken back already, or where it is
+    not the one with that `number`.
     """
     require(person, "decide")
     with writing(database) as connection:
-        of_person = _named().where(tables.decisions.c.person == person.id)
-        row = connection.execute(of_person.order_by(tables.decisions.c.number.desc()).limit(1)).first()
-        if row is None or row.purpose != "review":
+        taken = _last(connection, person)
+        if taken is None or taken.purpose != "review":
             what = "there is no decision to take back"
             raise InputError("review-nothing-to-undo", what, fix="decide on the candidate again instead")
-        taken = _decision(row)
+        if number not in (None, taken.number):
+            what = f"decision {number} is no longer your last one"
+            raise InputError("review-nothing-to-undo", what, fix="decide on the candidate again instead")
         draft = Draft(
             taken.candidate, taken.word, "undo", taken.confidence, taken.evidence, form=f"undo of {taken.number}"
         )
         return _add(connection, person, draft, "undo", undoes=taken.number)
+
+
+def last_decision(database: Engine, person: Person) -> Decision | None:
+    """The last thing that the person decided, an undo too; None where there is nothing."""
+    with reading(database) as connection:
+        return _last(connection, person)
+
+
+def own_decision(database: Engine, person: Person, candidate: str) -> Decision | None:
+    """The person's own review that stands on a candidate's current evidence."""
+    with reading(database) as connection:
+        return _own(connection, person.id, candidate)
 
 
 def adjudicate(database: Engine, lead: Person, draft: Draft) -> Decision:
@@ -160,6 +174,12 @@ def _standing(connection: Connection, found: Item) -> list[Decision]:
         if each.evidence == found.evidence and each.purpose != "undo" and each.number not in taken_back:
             last[(each.person, each.purpose)] = each
     return sorted(last.values(), key=lambda each: each.number)
+
+
+def _last(connection: Connection, person: Person) -> Decision | None:
+    of_person = _named().where(tables.decisions.c.person == person.id)
+    row = connection.execute(of_person.order_by(tables.decisions.c.number.desc()).limit(1)).first()
+    return _decision(row) if row is not None else None
 
 
 def _own(connection: Connection, person: int, candidate: str) -> Decision | None:

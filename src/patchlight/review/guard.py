@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from patchlight.corpus.rows import is_unicode
 from patchlight.errors import InputError, Place
 from patchlight.pairs.align import AlignmentRefused, align
 from patchlight.records import Pair
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 SWAPS = 5
 LEVEL = 0.1
+ONE_A_LINE = 'write one a line: {"prompt": "...", "subject": "..."}'
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,14 @@ class Guarded:
 
 
 def prompts_from(file: Path) -> list[Prompt]:
-    """Prompts from JSON lines with `prompt`, `subject` and, at will, `kind`. Raises InputError `guard-prompt`."""
-    found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            found.append(_prompt(line, Place(file, number)))
+    """Prompts from JSON lines with `prompt`, `subject` and, at will, `kind`.
+
+    Raises InputError `guard-file` where the file cannot be read or holds no prompt, and `guard-prompt` with the line.
+    """
+    lines = enumerate(_text(file).split("\n"), 1)  # JSON may hold other line breaks, such as U+2028, within a text
+    found = [_prompt(line, Place(file, number)) for number, line in lines if line.strip()]
+    if not found:
+        raise InputError("guard-file", "the file holds no prompt", where=Place(file), fix=ONE_A_LINE)
     return found
 
 
@@ -158,15 +163,27 @@ def _aligns(model: Model, pair: Pair) -> bool:
     return True
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = Place(file, error.object[: error.start].count(b"\n") + 1)
+        raise InputError("guard-file", "this line is not UTF-8 text", where=where, fix="save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise InputError("guard-file", what, where=Place(file), fix="check the path") from error
+
+
 def _prompt(line: str, place: Place) -> Prompt:
     try:
-        read = json.loads(line)
-        found = Prompt(**read)
-    except (ValueError, TypeError) as error:
-        what = f"this line is no prompt: {error}"
-        raise InputError("guard-prompt", what, where=place, fix='write {"prompt": ..., "subject": ...}') from error
-    if not all(isinstance(each, str) for each in (found.prompt, found.subject, found.kind)):
-        raise InputError("guard-prompt", "prompt, subject and kind are text", where=place)
-    if not found.subject or found.subject not in found.prompt:
-        raise InputError("guard-prompt", f"{found.subject!r} does not stand in the prompt", where=place)
+        found = Prompt(**json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        what = f"this line is no prompt: {ascii(str(error))[1:-1]}"
+        raise InputError("guard-prompt", what, where=place, fix=ONE_A_LINE) from error
+    texts = found.prompt, found.subject, found.kind
+    if not all(isinstance(each, str) and is_unicode(each) for each in texts):
+        raise InputError("guard-prompt", "prompt, subject and kind are Unicode text", where=place, fix=ONE_A_LINE)
+    if not found.subject.strip() or found.subject not in found.prompt:
+        what, fix = f"{found.subject!r} does not stand in the prompt", "copy the subject out of the prompt"
+        raise InputError("guard-prompt", what, where=place, fix=fix)
     return found

@@ -27,6 +27,7 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "queue": frozenset({"lead", "engineer"}),
     "draft rule": frozenset({"lead", "engineer"}),
     "activate rule": frozenset({"lead"}),
+    "run": frozenset({"lead", "engineer"}),
     "recheck": frozenset({"lead", "engineer"}),
     "people": frozenset({"admin"}),
 }

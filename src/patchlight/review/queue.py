@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
 from patchlight.errors import InputError
 from patchlight.review import audit
@@ -56,6 +56,15 @@ def items(
             chosen = chosen.where(tables.candidates.c[column] == wanted_value)
     with reading(database) as connection:
         return [_item(row) for row in connection.execute(chosen.limit(limit).offset(offset))]
+
+
+def counts(database: Engine, study_id: str | None = None) -> dict[Standing, int]:
+    """How many candidates there are of each standing that occurs."""
+    chosen = select(tables.candidates.c.standing, func.count()).group_by(tables.candidates.c.standing)
+    if study_id is not None:
+        chosen = chosen.where(tables.candidates.c.study_id == study_id)
+    with reading(database) as connection:
+        return {row[0]: int(row[1]) for row in connection.execute(chosen)}
 
 
 def item(database: Engine, candidate: str) -> Item:

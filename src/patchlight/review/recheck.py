@@ -25,6 +25,7 @@ from patchlight.review.rules import evidence_behind, set_state
 from patchlight.store import review as tables
 from patchlight.store.database import reading, writing
 from patchlight.store.results import canonical_json
+from patchlight.trace.sites import read_site
 from patchlight.verify.controls import donor_from_another_fact
 
 if TYPE_CHECKING:
@@ -148,8 +149,37 @@ def moved(
 ) -> Float[np.ndarray, " pair"]:
     """What a patch of the finding's site moves of the metric, the mean over the positions of its role, one at a time.
 
-    NaN for a pair that lacks the role, or a donor.
+    The sites of a set are patched together. NaN for a pair that lacks the one role, or a donor.
     """
+    sites = [read_site(each) for each in content["site"].split(" + ")]
+    if len(sites) > 1:
+        return _moved_together(model, pairs, sites, content["metric"], direction, donors)
+    return _moved_alone(model, pairs, content, direction, donors)
+
+
+def _moved_together(
+    model: Model,
+    pairs: Sequence[Pair],
+    sites: Sequence[Site],
+    metric: str,
+    direction: str,
+    donors: Sequence[str | None] | None,
+) -> Float[np.ndarray, " pair"]:
+    from patchlight.trace.joint import Bench
+
+    rows = [index for index in range(len(pairs)) if donors is None or donors[index] is not None]
+    given = None if donors is None else [str(donors[row]) for row in rows]
+    effects, components = np.full(len(pairs), np.nan), {site.component for site in sites}
+    if rows:
+        mine = [pairs[row] for row in rows]
+        bench = Bench(model, mine, components, direction=direction, metric=metric, donors=given)
+        effects[rows] = bench.effects([tuple(sites)])[:, 0]
+    return effects
+
+
+def _moved_alone(
+    model: Model, pairs: Sequence[Pair], content: Mapping[str, Any], direction: str, donors: Sequence[str | None] | None
+) -> Float[np.ndarray, " pair"]:
     from patchlight.trace.patch import patch
 
     layouts: dict[tuple[int, ...], list[int]] = defaultdict(list)

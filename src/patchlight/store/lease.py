@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
@@ -55,6 +56,25 @@ def require_lease(connection: Connection, token: str) -> None:
             "another process took this workspace over while this one was silent",
             fix="let the other process finish, or stop it and run again",
         )
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that works in a workspace."""
+
+    host: str
+    pid: int
+
+    @property
+    def here(self) -> bool:
+        """True where it runs on this machine."""
+        return self.host == socket.gethostname()
+
+
+def driver_of(connection: Connection) -> Driver | None:
+    """The driver that holds the lease and lives; None where nobody does."""
+    holder = connection.execute(select(driver)).one_or_none()
+    return Driver(holder.host, holder.pid) if holder is not None and _alive(holder) else None
 
 
 def _take(connection: Connection, token: str) -> None:

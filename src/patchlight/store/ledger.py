@@ -20,7 +20,7 @@ from patchlight.errors import InputError
 from patchlight.store.database import open_database, reading, studies, study_units, units, writing
 from patchlight.store.faults import told_clearly
 from patchlight.store.files import FileStore
-from patchlight.store.lease import held_lease, require_lease
+from patchlight.store.lease import Driver, driver_of, held_lease, require_lease
 from patchlight.store.results import Artifact, Result, keep, opened
 
 DATABASE = "patchlight.sqlite"
@@ -92,6 +92,11 @@ class Ledger:
         with told_clearly(self.folder), held_lease(self._engine) as self._token:
             self.files.clear_unfinished()
             yield
+
+    def driver(self) -> Driver | None:
+        """The process that works in this workspace now; None where none does."""
+        with told_clearly(self.folder), reading(self._engine) as connection:
+            return driver_of(connection)
 
     def begin_study(self, study: str, title: str, yaml: str, file: str, study_id: str) -> None:
         """The study with this hash is known and its list of units is empty. Earlier results stay."""

@@ -62,6 +62,14 @@ invitations = Table(
     Column("used", Float),
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token", String(64), primary_key=True),  # SHA-256, as of invitations
+    Column("person", ForeignKey("people.id"), nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
 evidence = Table(
     "evidence",
     metadata,

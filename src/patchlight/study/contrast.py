@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
@@ -52,11 +53,13 @@ def _facts(view: KindView, sweep: SweepResult, roles: Sequence[str]) -> KindFact
     leans: dict[str, set[str]] = defaultdict(set)
     for pair in view.pairs:
         leans[pair.fact] |= {pair.fact, pair.partner} - {""}
-    covariates = {
+    covariates: dict[str, Sequence[float]] = {
         "answer_tokens": [question.answer_tokens for question in view.questions],
         "clean_metric": [question.clean for question in view.questions],
         "corruption_size": [len(question.differing) for question in view.questions],
     }
+    if view.mentions:
+        covariates["answer_frequency"] = [math.log1p(view.mentions[fact]) for fact in view.facts]
     return KindFacts(
         view.kind,
         tuple(frozenset(leans[fact]) for fact in sorted(leans)),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 
 from patchlight.judge.concentration import concentration_of
 from patchlight.judge.thresholds import THRESHOLDS
@@ -24,6 +25,8 @@ from patchlight.report.contents import (
     ReportContents,
     TrainingCurve,
 )
+from patchlight.report.reached import Reached
+from patchlight.report.timed import Timed
 from patchlight.study.across import transfers
 from patchlight.study.contrast import kinds_compared
 from patchlight.study.learnt import learnt
@@ -32,6 +35,7 @@ from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import Study
 from patchlight.study.stages import pack_digest, seed_of
 from patchlight.study.view import KindView
+from patchlight.study.wanting import wanting
 
 MOST_FAILED = 0.01  # of the units of a checkpoint
 LOSSES = ("step", "train_loss", "validation_loss", "comparable_loss")
@@ -69,8 +73,9 @@ def contents_of(
         unit=METRICS[metric].unit,
         gap_floor=study.spec.gap_floor,
         confidence=study.spec.statistics.confidence,
-        checkpoints=tuple(_checkpoint(study, result, results[0]) for result in results),
+        checkpoints=tuple(_checkpoint(study, pack, result, results[0]) for result in results),
         unknown=_unknown(study, results),
+        swap=study.spec.pairs.swap,
     )
 
 
@@ -100,12 +105,13 @@ def _provenance(study: Study, pack: Pack, command: str, begun: float) -> Provena
     )
 
 
-def _checkpoint(study: Study, result: CheckpointResults, first: CheckpointResults) -> Checkpoint:
+def _checkpoint(study: Study, pack: Pack, result: CheckpointResults, first: CheckpointResults) -> Checkpoint:
     key = result.checkpoint.key
     alone = "as-is" if key == "base" and not study.spec.training else key
     asked = result.asked
     known = tuple(KnownCount(**each) for each in asked.meta["known"])
-    kinds = dict.fromkeys(each.kind for each in known)
+    # A kind of which no question could be built has its verdict, too.
+    kinds = dict.fromkeys([each.kind for each in known] + _kinds_asked_for(study, pack))
     return Checkpoint(
         name=NAMES.get(alone, {"en": f"Configuration {key}", "ja": f"設定 {key}"}),
         model=study.spec.model.load or "GPT-2 (new)",
@@ -139,11 +145,18 @@ def _training(study: Study, result: CheckpointResults) -> TrainingCurve | None:
     )
 
 
+def _kinds_asked_for(study: Study, pack: Pack) -> list[str]:
+    wanted = study.spec.pairs.relations
+    facts = pack.facts(study.spec.language)
+    return [kind for kind in pack.kinds if any(f.kind == kind and (not wanted or f.relation in wanted) for f in facts)]
+
+
 def _excluded(result: CheckpointResults) -> tuple[Excluded, ...]:
     table = result.asked.table("left_out")
     found = []
     for reason, rows in table.groupby("reason", sort=False):
-        examples = tuple(str(text) for text in rows.clean.fillna(rows.fact).head(3))
+        named = zip(rows.clean.head(3), rows.fact, strict=False)  # what could not be asked has no prompt, but a fact
+        examples = tuple(str(fact if pd.isna(clean) else clean) for clean, fact in named)
         found.append(Excluded(str(reason), len(rows), examples))
     return tuple(sorted(found, key=lambda each: -each.count))
 
@@ -164,7 +177,7 @@ def kind_view(study: Study, result: CheckpointResults, kind: str) -> KindView:
     questions = tuple(question for question in result.questions if question.pair.kind == kind)
     # A kind of which nothing is answered has its verdict, and no map.
     sweeps = tuple(sweep.of(rows) for sweep in result.sweeps) if questions else ()
-    return KindView(study, kind, questions, sweeps, result.nulls)
+    return KindView(study, kind, questions, sweeps, result.nulls, result.mentions)
 
 
 def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[KnownCount]) -> KindResult:
@@ -172,6 +185,7 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
     questions = view.questions
     asked = sum(each.total for each in known if each.kind == kind and each.taught)
     evidence = view.evidence(asked, result.sets.get(kind))
+    lacking = refused(result, kind, len(set(view.facts))) or wanting(result, view, known)
     return KindResult(
         kind=kind,
         pairs=len(questions),
@@ -180,13 +194,15 @@ def _kind(study: Study, result: CheckpointResults, kind: str, known: Sequence[Kn
         corrupted_metric=_mean([question.corrupted for question in questions]),
         maps=tuple(view.effect_map(sweep) for sweep in view.sweeps if not sweep.control),
         examples=view.examples(),
-        verdict=refused(result, kind, len(set(view.facts))) or judge(evidence, seed=view.seed("verdict")),
+        verdict=lacking or judge(evidence, seed=view.seed("verdict")),
         robustness=result.robustness.get(kind, ()),
         narrowing=result.narrowings.get(kind),
         across=transfers(study, result, kind),
         direct=result.directs.get(kind),
         subspaces=result.subspaces.get(kind, ()),
         observed=result.observed.get(kind),
+        timed=result.timed.get(kind, Timed()),
+        reached=result.reached.get(kind, Reached()),
         metrics=metrics_compared(
             view.questions, view.sweeps, study.spec.sweep.metrics, seed_of(study, "metrics", kind)
         ),

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from patchlight.report import across
-from patchlight.report.build import build_report
+from patchlight.report import across, contrast
+from patchlight.report.build import build_report, tested_and_passed
 from patchlight.report.contents import EffectMap, Narrowing, ReportContents
 from patchlight.report.published import FILE_COLUMNS, published_rows
+from patchlight.report.reasons import advice
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
@@ -24,7 +25,8 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
     aggregate with its interval, control and n), `robustness.csv` (corruptions and metrics compared), `metrics.csv` (the
     further metrics of every sweep beside its first), `screening.csv` (every place that was screened), `across.csv`
-    (what was exchanged between models), `published.csv` (a published table measured again, where the study asks for
+    (what was exchanged between models), `kinds.csv` and `balance.csv` (kinds compared over matched facts, and how well
+    these match), `published.csv` (a published table measured again, where the study asks for
     it), `questions.csv`, `left_out.csv` and `summary.json`.
     """
     with told_clearly(folder):
@@ -36,6 +38,9 @@ def publish(contents: ReportContents, results: Sequence[CheckpointResults], fold
         _replace_csv(folder / "metrics.csv", _compared(contents, "metrics"))
         _replace_csv(folder / "across.csv", pd.DataFrame(_exchanged(contents)))
         _replace_csv(folder / "screening.csv", _screened(contents))
+        _replace_csv(folder / "kinds.csv", pd.DataFrame(contrast.kinds_rows(contents), columns=contrast.COLUMNS))
+        balance = pd.DataFrame(contrast.balance_rows(contents), columns=contrast.BALANCE_COLUMNS)
+        _replace_csv(folder / "balance.csv", balance)
         if contents.replay:
             _replace_csv(folder / "published.csv", pd.DataFrame(published_rows(contents.replay), columns=FILE_COLUMNS))
         _replace_csv(folder / "questions.csv", pd.DataFrame(_questions(results)))
@@ -49,10 +54,16 @@ def summary(contents: ReportContents) -> dict[str, Any]:
     replay = {"asked_properly": [asdict(each) for each in contents.replay.properly]} if contents.replay else {}
     return {
         "study": contents.provenance.study_hash,
+        "title": dict(contents.title),
+        "date": contents.provenance.date,
+        "unknown": list(contents.unknown),
         "checkpoints": [
             {
                 "name": checkpoint.name["en"],
+                "names": dict(checkpoint.name),
                 "digest": checkpoint.digest,
+                "places": dict(zip(("tested", "passed"), tested_and_passed(checkpoint), strict=True)),
+                "checks": {"made": len(checkpoint.checks), "failed": sum(not each.held for each in checkpoint.checks)},
                 "known": [vars(each) for each in checkpoint.known],
                 "kinds": [
                     {
@@ -62,10 +73,13 @@ def summary(contents: ReportContents) -> dict[str, Any]:
                         "screening": _figures(result.narrowing),
                         "verdict": result.verdict.word,
                         "grade": result.verdict.grade,
+                        "candidates": len(result.verdict.candidates),
+                        "confirmed": sum(each.confirmed for each in result.verdict.candidates),
                         "reasons": [[reason.code, dict(reason.numbers)] for reason in result.verdict.reasons],
                         "why_not_stronger": [
                             [reason.code, dict(reason.numbers)] for reason in result.verdict.why_not_stronger
                         ],
+                        "what_to_add": advice(result.verdict),
                     }
                     for result in checkpoint.kinds
                 ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from patchlight.pairs.align import align
 from patchlight.pairs.build import Built, build_pairs
 from patchlight.pairs.halves import deal_halves
 from patchlight.pairs.screen import Screened, known_facts, screen
+from patchlight.pairs.twins import build_twins
 from patchlight.records import Pair
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Question
@@ -49,7 +51,14 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     """
     spec = study.spec
     built = _built(study, pack, model)
-    screened = screen(model, built.pairs, metrics=spec.sweep.metrics, floor=spec.gap_floor, on_progress=on_progress)
+    screened = screen(
+        model,
+        built.pairs,
+        metrics=spec.sweep.metrics,
+        floor=spec.gap_floor,
+        distractors=_distractors(study, pack),
+        on_progress=on_progress,
+    )
     known = known_facts(screened)
     chosen = _chosen([pair for pair in screened.kept if pair.fact in known], spec.pairs.max_per_kind, spec.seed)
     pairs = [
@@ -100,11 +109,16 @@ def _built(study: Study, pack: Pack, model: Model) -> Built:
         seed=seed_of(study, "halves"),
         language=spec.language,
         relations=spec.pairs.relations,
+        swap=spec.pairs.swap,
     )
-    built = build_pairs(
+    build = (
+        partial(build_pairs, seed=spec.seed)
+        if spec.pairs.swap == "subject"
+        else partial(build_twins, swap=spec.pairs.swap)
+    )
+    built = build(
         pack,
         model.tokenizer,
-        seed=spec.seed,
         language=spec.language,
         templates_per_fact=spec.pairs.templates_per_fact,
         halves=halves,
@@ -118,6 +132,14 @@ def _built(study: Study, pack: Pack, model: Model) -> Built:
         [pair for pair in pairs if pair.relation in wanted],
         [refusal for refusal in built.refused if of_fact.get(refusal.fact) in wanted],
     )
+
+
+def _distractors(study: Study, pack: Pack) -> dict[str, list[str]]:
+    """The distractors of each fact as continuations, where the study asks for them."""
+    spec = study.spec
+    space = " " if spec.language == "en" else ""
+    facts = pack.facts(spec.language) if spec.pairs.distractors else []
+    return {fact.id: [space + word for word in fact.distractors] for fact in facts}
 
 
 def _chosen(pairs: Sequence[Pair], limit: int, seed: int) -> set[Pair]:

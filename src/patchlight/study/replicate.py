@@ -18,6 +18,7 @@ from patchlight.errors import GateFailed, InputError, UnitsFailed
 from patchlight.judge.replication import Outcome, Region, region_of
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.packs.read import read_pack
+from patchlight.paths import absolute, is_there
 from patchlight.records import Interval, Site
 from patchlight.report.contents import KindResult
 from patchlight.report.replication import Replication
@@ -153,7 +154,7 @@ def _model(study: Study, name: str) -> dict[str, Any]:
 
 def _found(name: str) -> str:
     """A path made absolute where there is one, else the name as it is written."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
+    return str(absolute(name)) if is_there(name) else name
 
 
 def _run(study: Study, number: int, varied: str, name: str, change: dict[str, Any], folder: Path) -> Run:

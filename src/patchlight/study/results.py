@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 
 from patchlight.records import Pair
 from patchlight.report.contents import DirectEffects, Narrowing
+from patchlight.report.reached import Reached
+from patchlight.report.timed import Timed
 from patchlight.report.within import Observed, SubspaceResult
 from patchlight.store.results import Artifact
 from patchlight.trace.sufficient import SetEvidence
@@ -134,5 +136,8 @@ class CheckpointResults:
     directs: Mapping[str, DirectEffects] = field(default_factory=dict)  # by kind, where it was asked for
     subspaces: Mapping[str, tuple[SubspaceResult, ...]] = field(default_factory=dict)  # by kind, where it was asked for
     observed: Mapping[str, Observed] = field(default_factory=dict)  # by kind, where it was asked for
+    timed: Mapping[str, Timed] = field(default_factory=dict)  # by kind, where it was asked for
+    reached: Mapping[str, Reached] = field(default_factory=dict)  # by kind, where it was asked for
     sets: Mapping[str, SetEvidence] = field(default_factory=dict)  # by kind, where there are enough facts
     split: str = ""  # hash of the unit that holds the split of the facts
+    mentions: Mapping[str, int] = field(default_factory=dict)  # by fact: the training texts that name its answer

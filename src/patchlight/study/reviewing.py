@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchlight.errors import InputError
 from patchlight.judge.evidence import FACTS_IN_EACH_HALF, STILL, ComponentMap
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.model.digest import model_digest
-from patchlight.records import Interval, Site
+from patchlight.records import NULLS, Interval, Site
 from patchlight.report.contents import EffectMap, KindResult
-from patchlight.review.queue import put
+from patchlight.review.queue import evidence_of as review_evidence
+from patchlight.review.queue import items, put, wanted
 from patchlight.review.records import Evidence
 from patchlight.run.progress import Progress
-from patchlight.store.ledger import Ledger
+from patchlight.store.ledger import Ledger, StudyRow
 from patchlight.study.findings import kind_view
 from patchlight.study.results import CheckpointResults
 from patchlight.study.spec import Study
+from patchlight.study.surroundings import surroundings_of
 from patchlight.study.view import KindView
 from patchlight.study.walk import Walked, walk
 
@@ -41,23 +44,48 @@ def queue_study(study: Study, ledger: Ledger, database: Engine, progress: Progre
     return put(database, [*candidates, *decoys], by=by, decoys={each.candidate for each in decoys})
 
 
+def run_wanted(
+    study: Study, row: StudyRow, ledger: Ledger, database: Engine, progress: Progress, *, command: str
+) -> Study:
+    """The study with the controls that reviewers ask for, and those its candidates were judged by before; it was run.
+
+    Only units that are missing are computed. Raises InputError `study-nothing-wanted` where nobody asks for anything.
+    """
+    asked = {each.control for each in wanted(database, study.spec.id)}
+    if not asked:
+        raise InputError("study-nothing-wanted", f"no reviewer asks for more controls of {study.spec.id}")
+    held = (review_evidence(database, each.id) for each in items(database, study_id=study.spec.id))
+    had = {name for each in held for name in each.content["nulls"]}
+    every = {*study.spec.controls, *asked, *had}
+    wider = Study(
+        study.spec.model_copy(update={"controls": tuple(each for each in NULLS if each in every)}), study.file
+    )
+    with ledger.driving():
+        ledger.begin_study(wider.spec.digest, row.title, row.yaml, row.file, row.id)
+        walk(wider, ledger, progress, command)
+    return wider
+
+
 def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evidence]]:
     """The evidence of a study's candidates, and that of decoys: places whose effect this study cannot tell from none.
 
     Both have the same keys, made by the same code. `study_id`, `checkpoint`, `model` (hash of the weights), `load`
     (where they are), `domain`, `language`, `kind`, `site`, `component`, `layer`, `role`, `metric`, `unit`, `gap_floor`;
+    a set of places that the verdict stands on has its sites joined by " + ", no layer and no role, and the maps of its
+    first site's component;
     `recovery`, `damage`, `nulls`, `damage_nulls`: intervals on the held-out facts, as shares of the gap;
     `nulls_absent`; `verdict`: the machine's word, grade and reasons on the kind; `maps`: the component's map in both
-    directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out.
+    directions; `pairs`: each with its metric in both runs, what the patch moved, and whether its fact was held out;
+    `confidence` of the intervals; and what `study.surroundings` adds.
     """
     candidates: list[Evidence] = []
     decoys: list[Evidence] = []
     for checkpoint, result in zip(walked.contents.checkpoints, walked.results, strict=True):
         for kind in checkpoint.kinds:
-            if kind.verdict.candidates:
+            if kind.verdict.candidates or kind.verdict.named_set:
                 maker = _Maker(study, walked, result, kind)
                 sites = [candidate.site for candidate in kind.verdict.candidates]
-                candidates += [maker.evidence(site) for site in sites]
+                candidates += [maker.evidence(site) for site in sites] + maker.set_evidence()
                 decoys += [maker.evidence(site) for site in maker.null_sites(sites)]
     return candidates, decoys
 
@@ -89,6 +117,7 @@ class _Maker:
             "metric": self.contents.metric,
             "unit": self.contents.unit,
             "gap_floor": self.contents.gap_floor,
+            "confidence": self.contents.confidence,
             "nulls_absent": dict(self.kind.nulls_absent),
             "verdict": {
                 "word": verdict.word,
@@ -99,11 +128,29 @@ class _Maker:
         }
 
     def evidence(self, site: Site) -> Evidence:
+        """The evidence of one place."""
         part, cell = self._cell(site)
         own = {"site": str(site), "component": site.component, "layer": site.layer, "role": site.position}
-        maps = {each.direction: _map(each) for each in self.kind.maps if each.component == site.component}
-        content = {**self.common, **own, **self._intervals(part, cell), "maps": maps, "pairs": self._pairs(part, cell)}
-        return Evidence(_plain(content))
+        moved = part.recovery[:, *cell], part.damage[:, *cell]
+        return self._evidence(own, self._intervals(part, cell), *moved)
+
+    def set_evidence(self) -> list[Evidence]:
+        """The evidence of the set that the verdict stands on; none where there is no such set, or it is one place."""
+        tried, sets = self.kind.verdict.named_set, self.kind.verdict.sets
+        if tried is None or sets is None or len(tried.sites) == 1:
+            return []
+        own = {"site": " + ".join(map(str, tried.sites)), "component": tried.sites[0].component}
+        shares = {"recovery": tried.recovery, "damage": tried.damage, "nulls": tried.nulls, "damage_nulls": {}}
+        moved = next(each for each in sets.evidence.sets if each.grown == tried.grown)
+        return [self._evidence({**own, "layer": None, "role": None}, shares, moved.denoise.joint, moved.noise.joint)]
+
+    def _evidence(
+        self, own: Mapping[str, Any], shares: Mapping[str, Any], given_back: np.ndarray, taken_away: np.ndarray
+    ) -> Evidence:
+        maps = {each.direction: _map(each) for each in self.kind.maps if each.component == own["component"]}
+        around = surroundings_of(self.kind, own["component"])
+        pairs = self._pairs(given_back, taken_away)
+        return Evidence(_plain({**self.common, **own, **shares, "maps": maps, **around, "pairs": pairs}))
 
     def null_sites(self, candidates: Sequence[Site]) -> list[Site]:
         """Places, drawn by the study's seed, whose intervals on the held-out facts do not rise above 0 or a null."""
@@ -160,7 +207,7 @@ class _Maker:
             | {name: share(null.damage, null.gaps) for name, null in models},
         }
 
-    def _pairs(self, part: ComponentMap, cell: tuple[int, int]) -> list[dict[str, Any]]:
+    def _pairs(self, given_back: np.ndarray, taken_away: np.ndarray) -> list[dict[str, Any]]:
         rows = zip(self.view.questions, self.held_out, strict=True)
         return [
             {
@@ -171,8 +218,8 @@ class _Maker:
                 "differing": question.differing,
                 "clean_metric": question.clean,
                 "corrupted_metric": question.corrupted,
-                "given_back": float(part.recovery[index][cell]),
-                "taken_away": float(part.damage[index][cell]),
+                "given_back": float(given_back[index]),
+                "taken_away": float(taken_away[index]),
                 "held_out": bool(held),
             }
             for index, (question, held) in enumerate(rows)

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_va
 
 from patchlight.errors import InputError, Place
 from patchlight.packs.yaml_source import load_yaml
+from patchlight.paths import absolute, is_there
 from patchlight.records import NULLS, Null
 from patchlight.study.section import Section
 from patchlight.study.training import TrainingChoice
@@ -122,6 +123,12 @@ class Pairs(Section):
         default=None, ge=0, description="Smallest clean-corrupted gap; by default the metric's own, 0.5 for logit_diff."
     )
     max_per_kind: int = Field(default=60, ge=2, description="At most this many pairs of a kind are swept.")
+    swap: Literal["subject", "condition", "object_class"] = Field(
+        default="subject", description="What the corrupted twin has another of: subject, condition, or thing asked for."
+    )
+    distractors: bool = Field(
+        default=False, description="A question takes part only where its answer beats the fact's distractors, too."
+    )
 
 
 class Screening(Section):
@@ -178,6 +185,20 @@ class Subspaces(Section):
     epochs: int = Field(default=40, ge=1, description="Of training das, at most; it stops early.")
 
 
+class Windows(Section):
+    """Neighbouring layers and words exchanged together, beside the sum of what each does by itself."""
+
+    layers: int = Field(default=1, ge=1, le=12, description="Layers in a window.")
+    positions: int = Field(default=2, ge=1, le=8, description="Words (tokens) of the prompt in a window.")
+
+    @model_validator(mode="after")
+    def more_than_one_place(self) -> Windows:
+        """Refuse a window that is one place."""
+        if self.layers == self.positions == 1:
+            raise ValueError("a window of one layer and one position is a single place: widen `layers` or `positions`")
+        return self
+
+
 class Sweep(Section):
     """Which sites are patched."""
 
@@ -210,6 +231,19 @@ class Sweep(Section):
     observation: bool = Field(
         default=False, description="Also look without exchanging anything, and say where looking and acting disagree."
     )
+    steps: bool = Field(
+        default=False,
+        description="Answers of several tokens: what a patch does to each of them, in the first direction.",
+    )
+    windows: Windows | None = Field(
+        default=None, description="Exchange neighbouring layers and words together, in the first direction."
+    )
+    repair: bool = Field(
+        default=False, description="Knock the strongest places out: what makes up for them, and which back one another?"
+    )
+    routes: bool = Field(
+        default=False, description="Which later parts read what the strongest places write, path by path."
+    )
     pairs_per_unit: int = Field(default=12, ge=1, le=1000, description="Pairs in one unit of work.")
     memory: ByteSize = Field(
         default=ByteSize(1 << 30), ge=1 << 24, description="Held beside the model while sweeping, such as 2GiB."
@@ -219,6 +253,7 @@ class Sweep(Section):
     def estimates_are_of_logits(self) -> Sweep:
         """Refuse a screening under a first metric whose gradient nothing reads."""
         asked = {"screening": self.screening, "subspaces": self.subspaces, "observation": self.observation}
+        asked |= {"repair": self.repair}
         for name in (name for name, given in asked.items() if given and self.metrics[0] != "logit_diff"):
             raise ValueError(f"`{name}` reads the logit difference: put logit_diff first, or leave out `{name}`")
         return self
@@ -315,12 +350,12 @@ class Study:
     def pack_source(self) -> str | Path:
         """The pack as `read_pack` takes it: a built-in name, or a path made absolute."""
         looks_like_path = self.spec.pack.endswith((".yaml", ".yml"))
-        return (self.file.parent / self.spec.pack).resolve() if looks_like_path else self.spec.pack
+        return absolute(self.file.parent / self.spec.pack) if looks_like_path else self.spec.pack
 
     @property
     def corpus_files(self) -> tuple[Path, ...]:
         """The corpus files, made absolute."""
-        return tuple((self.file.parent / file).resolve() for file in self.spec.corpus.files) if self.spec.corpus else ()
+        return tuple(absolute(self.file.parent / file) for file in self.spec.corpus.files) if self.spec.corpus else ()
 
     @property
     def model_source(self) -> str | None:
@@ -334,7 +369,7 @@ class Study:
 
     def _beside(self, source: str | None) -> str | None:
         beside = self.file.parent / source if source else None
-        return str(beside.resolve()) if beside is not None and beside.exists() else source
+        return str(absolute(beside)) if beside is not None and is_there(beside) else source
 
 
 def read_study(path: Path, *, device: str | None = None, memory: str | None = None) -> Study:
@@ -352,7 +387,7 @@ def read_study(path: Path, *, device: str | None = None, memory: str | None = No
         spec = spec.model_copy(update={"sweep": _with(spec.sweep, "memory", memory)})
     study = Study(spec, path)
     for file in study.corpus_files:
-        if not file.exists():
+        if not is_there(file):
             raise InputError(
                 "study-corpus-missing",
                 f"the corpus {file} does not exist",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -35,6 +35,7 @@ class KindView:
     questions: tuple[Question, ...]
     sweeps: tuple[SweepResult, ...]
     nulls: tuple[str, ...] = ()  # that apply, made or not
+    mentions: Mapping[str, int] = field(default_factory=dict)  # by fact: the training texts that name its answer
 
     @property
     def facts(self) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ from patchlight.packs.spec import Pack
 from patchlight.packs.yaml_source import suggestion
 from patchlight.records import MODEL_NULLS
 from patchlight.report.contents import DirectEffects, Narrowing, ReportContents
+from patchlight.report.reached import Reached
 from patchlight.report.replay import Replay
+from patchlight.report.timed import Timed
 from patchlight.report.within import Observed, SubspaceResult
 from patchlight.run.progress import Progress
 from patchlight.run.units import Failure, Ran, Unit, run_units
@@ -22,6 +24,7 @@ from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
 from patchlight.study.across import with_across
+from patchlight.study.mentions import mentions_of, mentions_unit
 from patchlight.study.nulls import applying, null_models
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, CheckpointResults, FurtherMetric, Question, SweepResult
@@ -111,6 +114,8 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     models = null_models(study, checkpoints)
     results = [_checkpoint_results(here, pack, checkpoint, models) for checkpoint in checkpoints]
     results = [with_across(study, checkpoints[0], result, here.run) for result in results]
+    mentions = _mentions(here, pack)
+    results = [replace(result, mentions=mentions) for result in results]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)
     contents = contents_of(study, pack, results, command, begun)
     contents = replace(contents, replay=_replay(here, contents, results), chain_head=head_of_workspace(ledger.folder))
@@ -175,9 +180,19 @@ def _checkpoint_results(
         directs=_directs(here, checkpoint, questions, sweeps),
         subspaces=_subspaces(here, checkpoint, questions, sweeps),
         observed=_observed(here, checkpoint, questions, sweeps),
+        timed=_timed(here, checkpoint, questions),
+        reached=_reached(here, checkpoint, questions, sweeps),
         sets=_sets(here, checkpoint, questions),
         split=split.hash,
     )
+
+
+def _mentions(here: Walk, pack: Pack) -> Mapping[str, int]:
+    """By fact: the training texts that name its answer; empty for a study without training."""
+    if here.study.spec.corpus is None:
+        return {}
+    texts = here.one(stages.texts_unit(here.study, pack))
+    return mentions_of(here.one(mentions_unit(here.study, pack, texts)))
 
 
 def _sets(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, SetEvidence]:
@@ -246,6 +261,24 @@ def _observed(
     artifacts = here.run([unit for _, unit in units]).artifacts
     done = {kind: artifacts[unit.hash] for kind, unit in units if unit.hash in artifacts}
     return observed_of(here.study, questions, sweeps, done)
+
+
+def _timed(here: Walk, checkpoint: Checkpoint, questions: Sequence[Question]) -> Mapping[str, Timed]:
+    from patchlight.study.timed import timed_of, timed_units
+
+    units = timed_units(here.study, checkpoint, questions)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return timed_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
+
+
+def _reached(
+    here: Walk, checkpoint: Checkpoint, questions: Sequence[Question], sweeps: Sequence[SweepResult]
+) -> Mapping[str, Reached]:
+    from patchlight.study.reached import reached_of, reached_units
+
+    units = reached_units(here.study, checkpoint, questions, sweeps)
+    artifacts = here.run([unit for _, unit in units]).artifacts
+    return reached_of(here.study, [(kind, artifacts[unit.hash]) for kind, unit in units if unit.hash in artifacts])
 
 
 def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:

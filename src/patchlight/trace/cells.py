@@ -61,10 +61,14 @@ class Cells(Protocol):
 
 @dataclass(frozen=True)
 class Grid:
-    """Every place of a component at every position, or at all positions of each of `columns` together."""
+    """Every place of a component at every position, or at all positions of each of `columns` together.
+
+    Without `columns`, `span` neighbouring positions are replaced together; the last axis names the first of them.
+    """
 
     sites: Sites
     columns: tuple[str, ...]
+    span: int = 1
 
     @property
     def components(self) -> frozenset[str]:
@@ -77,7 +81,7 @@ class Grid:
 
     def shape(self, alignments: Sequence[Alignment]) -> tuple[int, ...]:
         """First layers, units (where there are any) and places."""
-        return (*self.sites.axes, len(self.columns) or len(alignments[0].clean_ids))
+        return (*self.sites.axes, len(self.columns) or len(alignments[0].clean_ids) - self.span + 1)
 
     def absent(self, alignments: Sequence[Alignment]) -> Bool[np.ndarray, "pair ..."]:
         """The roles that a pair lacks."""
@@ -86,11 +90,12 @@ class Grid:
         return lacking.reshape(len(alignments), *[1] * len(self.sites.axes), -1)
 
     def patches(self, alignment: Alignment) -> int:
-        """Every position once for each place, layer of a window, and member of a group."""
-        return int(np.prod(self.sites.axes)) * len(alignment.clean_ids) * self.sites.window * self.sites.members
+        """Every position once for each place and position of a span, layer of a window, and member of a group."""
+        together = self.span * self.sites.window * self.sites.members
+        return int(np.prod(self.sites.axes)) * len(alignment.clean_ids) * together
 
     def _places(self, alignments: Sequence[Alignment]) -> Bool[Tensor, "pair place position"]:
-        return torch.tensor(np.array([places_of(alignment, self.columns) for alignment in alignments]))
+        return torch.tensor(np.array([places_of(alignment, self.columns, self.span) for alignment in alignments]))
 
 
 def rows_of(sites: Sites, places: Bool[Tensor, "pair place position"]) -> Rows:
@@ -114,10 +119,12 @@ def columns_of(alignments: Sequence[Alignment], positions: str) -> tuple[str, ..
     return ("all",) if positions == "all" else ()
 
 
-def places_of(alignment: Alignment, columns: tuple[str, ...]) -> Bool[np.ndarray, "place position"]:
+def places_of(alignment: Alignment, columns: tuple[str, ...], span: int = 1) -> Bool[np.ndarray, "place position"]:
     """Which positions are patched together."""
     if not columns:
-        return np.eye(len(alignment.roles), dtype=bool)
+        each = np.eye(len(alignment.roles), dtype=int)
+        spans: np.ndarray = np.lib.stride_tricks.sliding_window_view(each, span, axis=0).sum(axis=-1) > 0
+        return spans
     together: np.ndarray = np.array([[name in ("all", role) for role in alignment.roles] for name in columns])
     return together
 

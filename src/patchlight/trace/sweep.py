@@ -295,7 +295,8 @@ def effects_of(
 ) -> dict[str, Effects]:
     """The batches put together, a record for each metric."""
     metrics = work.settings.metrics
-    width = len(cells.columns) or max((len(alignment.clean_ids) for alignment in work.alignments), default=0)
+    longest = max((len(alignment.clean_ids) for alignment in work.alignments), default=0)
+    width = len(cells.columns) or max(longest - cells.span + 1, 0)
     values = {metric: np.full((len(pairs), *cells.sites.axes, width), np.nan) for metric in metrics}
     runs = {metric: np.full((2, len(pairs)), np.nan) for metric in metrics}
     for batch, found in batches:
