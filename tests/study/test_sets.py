@@ -19,8 +19,9 @@ from patchlight.study import stages
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.sets import sets_of, sets_units
-from patchlight.study.spec import Sets, Study, read_study
+from patchlight.study.spec import Study, read_study
 from patchlight.study.split import split_unit
+from patchlight.study.sweeping import Sets
 from patchlight.trace.patch import patch
 from patchlight.trace.sufficient import SetEvidence
 
