@@ -232,3 +232,11 @@ def test_a_killed_process_loses_no_acknowledged_decision(tmp_path: Path) -> None
     assert verify(database) == []
     assert item(database, candidate).decided == 3
     database.dispose()
+
+
+def test_neither_the_order_of_the_audit_nor_the_time_of_queueing_tells_which_are_decoys(database: Engine) -> None:
+    evidence = [made_evidence(number) for number in range(12)]
+    put(database, evidence, by="test", decoys={each.candidate for each in evidence[9:]})
+    queued = [each.subject for each in entries(database) if each.action == "candidate.queued"]
+    by_time = [each.id for each in sorted(items(database), key=lambda each: each.added)]
+    assert queued == by_time == sorted(each.candidate for each in evidence)

@@ -147,5 +147,12 @@ def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: P
     assert lead.get("/rechecks.json").json()["jobs"] == []
 
 
-def test_a_study_that_was_not_begun_here_is_not_queued(signed_in: SignedIn) -> None:
-    assert signed_in("engineer").submit("/queue/fill", study="--help").status_code == 404
+def test_controls_are_run_only_for_a_study_of_which_a_reviewer_asks_for_them(
+    signed_in: SignedIn, candidates: list[str]
+) -> None:
+    engineer, reviewer = signed_in("engineer"), signed_in("reviewer")
+    assert engineer.submit("/queue/more", study="animals").status_code == 404
+    assert engineer.submit("/queue/more", study="--help").status_code == 404
+    reviewer.decide(candidates[0], "needs more", missing=["permuted"])
+    assert 'action="/queue/more"' in engineer.get("/queue").text
+    assert 'action="/queue/more"' not in reviewer.get("/queue").text

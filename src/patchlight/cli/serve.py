@@ -89,7 +89,7 @@ def _run(app: FastAPI, listening: socket.socket) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=app.state.origin is not None,  # only a proxy on this machine is believed
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     # The server stops by itself at Ctrl-C and then raises the signal again; stopping it is no error.

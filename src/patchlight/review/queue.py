@@ -32,11 +32,12 @@ class _Waiting(NamedTuple):
 def put(database: Engine, evidence: Iterable[Evidence], *, by: str, decoys: Collection[str] = ()) -> int:
     """How many candidates are new, or have new evidence and so are open again; those that are as before stay.
 
-    `decoys` names the candidates (ids) that are known to be null. It is part of no record that reviewers see.
+    `decoys` names the candidates (ids) that are known to be null. It is part of no record that reviewers see, and the
+    order of the rows and of their audit entries does not tell them either.
     """
     changed = 0
     with writing(database) as connection:
-        for each in evidence:
+        for each in sorted(evidence, key=lambda each: each.candidate):
             changed += put_one(connection, each, by, decoy=each.candidate in decoys)
     return changed
 

@@ -17,12 +17,15 @@ MOST_KEPT = 10_000
 
 
 class Tries:
-    """The wrong tries of the last five minutes, by name and by address, in this process."""
+    """The wrong tries of the last five minutes, by name and by address, in this process.
+
+    Whoever hashes a password does it inside `turn`, so that many requests do not fill the memory.
+    """
 
     def __init__(self) -> None:
         self._wrong: dict[tuple[str, str], deque[float]] = {}
         self._lock = threading.Lock()
-        self._turn = threading.BoundedSemaphore(AT_ONCE)
+        self.turn = threading.BoundedSemaphore(AT_ONCE)
 
     @contextmanager
     def one(self, name: str, address: str) -> Iterator[Callable[[], None]]:
@@ -47,7 +50,7 @@ class Tries:
                 if mine and moment in mine:
                     mine.remove(moment)
 
-        with self._turn:
+        with self.turn:
             yield right
 
     def _forget_old(self, now: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, get_args
 from urllib.parse import urlencode
 
@@ -14,7 +13,6 @@ from patchlight.errors import InputError
 from patchlight.review import queue
 from patchlight.review.people import may
 from patchlight.review.records import Standing
-from patchlight.store.ledger import DATABASE, Ledger
 from patchlight.web.access import Database, Who, Workspace, allow, new_router
 from patchlight.web.deciding import last_to_undo
 from patchlight.web.jobs import review_place
@@ -29,7 +27,6 @@ ON_A_PAGE = 100
 def waiting(
     request: Request,
     database: Database,
-    workspace: Workspace,
     who: Who,
     study: str = "",
     standing: str = "",
@@ -52,30 +49,20 @@ def waiting(
         "study": study,
         "standing": standing,
         "wanted": Counter((each.study_id, each.control) for each in asked_for),
-        "studies": studies_of(workspace) if may(who, "queue") else [],
-        "jobs": [each.shown for each in request.app.state.jobs.listed("queue ")],
+        "jobs": [each.shown for each in request.app.state.jobs.listed("more ")],
         "last": last_to_undo(database, who) if may(who, "decide") else None,
     }
     rows = [plain(each) for each in found]
     return Page("queue.html.jinja", {"counts": counts, "candidates": rows, "wanted": asked_for}, rows, context)
 
 
-@router.post("/queue/fill", dependencies=[allow("queue")])
-def fill(
-    request: Request, workspace: Workspace, who: Who, study: Annotated[str, Form()], more: Annotated[str, Form()] = ""
+@router.post("/queue/more", dependencies=[allow("queue")])
+def run_missing(
+    request: Request, database: Database, workspace: Workspace, who: Who, study: Annotated[str, Form()]
 ) -> Response:
-    """The candidates of a study are put into the queue, in a process of its own; with `more` after missing controls."""
-    if study not in studies_of(workspace):
-        raise InputError("web-no-study", "there is no such study in this workspace", fix="run it first")
+    """The controls that reviewers ask for are run, in a process of its own; then the candidates are queued again."""
+    if not queue.wanted(database, study):
+        raise InputError("web-no-study", "no reviewer asks for more controls of a study of this name")
     place, environment = review_place(workspace, request.app.state.database_url)
-    arguments = ["review", *(["--more"] if more else []), *place, "--", study]
-    request.app.state.jobs.start(f"queue {study}", who.name, arguments, environment)
+    request.app.state.jobs.start(f"more {study}", who.name, ["review", "--more", *place, "--", study], environment)
     return RedirectResponse(f"/queue?{urlencode({'study': study})}", 303)
-
-
-def studies_of(workspace: Path) -> list[str]:
-    """The ids of the studies that were begun in a workspace; none where it holds no workspace yet."""
-    if not (workspace / DATABASE).exists():
-        return []
-    with Ledger(workspace, create=False) as ledger:
-        return sorted({row.id for row in ledger.studies()})

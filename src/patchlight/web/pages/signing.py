@@ -78,7 +78,9 @@ def join(
     """The new person, signed in."""
     if password != again:
         raise InputError("review-password", "the two passwords differ", fix="go back and type both again")
-    return _signed_in(request, database, people.accept(database, token, name, password))
+    with request.app.state.tries.turn:
+        found = people.accept(database, token, name, password)
+    return _signed_in(request, database, found)
 
 
 def _bound_form(request: Request, template: str, status: int = 200, **context: object) -> Response:
