@@ -355,3 +355,29 @@ def test_no_page_names_another_origin(app: FastAPI, signed_in: SignedIn, candida
             assert "http:" not in text and "https:" not in text, path
     style = browser.get("/static/workbench.css").text
     assert "url(" not in style and "@import" not in style
+
+
+# and whatever else somebody types
+
+
+ODD = ("1" * 40, "1" * 5000, "-" + "9" * 30, "😀", "%00", "%ff", "x" * 5000, "'--", "NaN")
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_values_in_addresses_and_forms_are_refused_and_nothing_fails_inside(
+    signed_in: SignedIn, candidates: list[str], text: str
+) -> None:
+    people_of = {role: signed_in(role) for role in ("lead", "admin")}
+    fields = ("number", "priority", "role", "study", "model", "statement", "owner", "expires", "recheck_days", "action")
+    query = f"study={text}&standing={text}&start={text}&before={text}&state={text}&lang={text}&head={text}&check=yes"
+    for browser in people_of.values():
+        sent = dict.fromkeys(fields, text) | browser.shown(candidates[0]) if browser is people_of["lead"] else {}
+        for route, method in ROUTES:
+            path = path_of(route, text)
+            if method == "GET":
+                statuses = [browser.get(path).status_code, browser.get(f"{path_of(route)}?{query}").status_code]
+            elif route.path != "/sign-out":
+                csrf = browser.form("/queue" if browser is people_of["lead"] else "/people")
+                odd = {**sent, "word": "accept", "confidence": text, "previous": text, "csrf": csrf}
+                statuses = [browser.post(path_of(route), data=odd).status_code]
+            assert max(statuses) < 500, (method, route.path, statuses)

@@ -2,7 +2,7 @@
 
 Every route says who may, `dependencies=[allow("read")]`, with an act of `review.people.PERMISSIONS` or `ANYONE`; the
 app does not start with a route that does not say. What a page may use of the request, as typed parameters: `Database`,
-`Workspace`, `Who`.
+`Workspace`, `Who`, `Number`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.params import Depends as Declared
 from fastapi.routing import APIRoute, APIRouter
+from pydantic import Field
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -63,6 +64,8 @@ class Allow:
 
     async def __call__(self, request: Request) -> None:
         """Raises SignInNeeded, InputError `review-not-allowed`, or `web-form` for a form not made by our own page."""
+        if "\0" in request.url.path or "%00" in request.url.query:
+            raise InputError("web-form", "an address holds no NUL characters")
         token = request.cookies.get(SESSION, "")
         database = request.app.state.database
         request.state.person = await run_in_threadpool(holder, database, token) if token else None
@@ -124,7 +127,7 @@ def stranger_session() -> str:
 
 async def _require_own_form(request: Request) -> None:
     form = await request.form()
-    if any("\0" in str(value) for value in form.values()):
+    if any("\0" in str(value) for _, value in form.multi_items()):
         raise InputError("web-form", "a form holds no NUL characters")
     sent = form.get("csrf")
     if not request.state.csrf or not isinstance(sent, str) or not hmac.compare_digest(sent.encode(), _csrf(request)):
@@ -150,6 +153,8 @@ async def _who(request: Request) -> Person:
     return found
 
 
+Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+"""A number in an address or a form: one that every database takes."""
 Database = Annotated[Engine, Depends(_database)]
 Workspace = Annotated[Path, Depends(_workspace)]
 Who = Annotated[Person, Depends(_who)]

@@ -38,7 +38,6 @@ class Page:
     data: Any
     rows: Sequence[Mapping[str, Any]] | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
-    status: int = 200
 
 
 def view(router: APIRouter, path: str, act: str) -> Callable[[Callable[..., Page]], Callable[..., Page]]:
@@ -168,11 +167,11 @@ def _answering(work: Callable[..., Page], form: Callable[[Request, Page], Respon
 
 
 def _html_form(request: Request, found: Page) -> Response:
-    return page(request, found.template, found.status, data=found.data, rows=found.rows, **found.context)
+    return page(request, found.template, data=found.data, rows=found.rows, **found.context)
 
 
 def _json_form(_request: Request, found: Page) -> Response:
-    return as_json(found.data, found.status)
+    return as_json(found.data)
 
 
 def _csv_form(_request: Request, found: Page) -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from patchlight.review import audit
-from patchlight.web.access import Database, new_router
+from patchlight.web.access import Database, Number, new_router
 from patchlight.web.render import Page, view
 
 router = new_router()
@@ -15,7 +15,7 @@ ON_A_PAGE = 100
 
 
 @view(router, "/audit", "read")
-def chain(request: Request, database: Database, before: int | None = None, check: str = "", head: str = "") -> Page:
+def chain(request: Request, database: Database, before: Number | None = None, check: str = "", head: str = "") -> Page:
     """The entries before a number, newest first; with `check` also every fault, against a known `head` if one is given.
 
     Contents are left out: reviewers are blind to one another, and a decision's words are among them.

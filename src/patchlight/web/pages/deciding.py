@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from patchlight.errors import InputError
 from patchlight.review import decisions, queue
 from patchlight.review.records import WORDS, Draft, Person
-from patchlight.web.access import Database, Who, allow, new_router
+from patchlight.web.access import Database, Number, Who, allow, new_router
 from patchlight.web.deciding import USUAL_REASON
 
 router = new_router()
@@ -22,10 +22,10 @@ def filled(
     word: Annotated[str, Form()],
     evidence: Annotated[str, Form()],
     form: Annotated[str, Form()],
-    confidence: Annotated[int, Form()],
+    confidence: Annotated[Number, Form()],
     reason: Annotated[str, Form()] = "",
     text: Annotated[str, Form()] = "",
-    previous: Annotated[str, Form()] = "",
+    previous: Annotated[Number | None, Form()] = None,
     missing: Annotated[list[str] | None, Form()] = None,
 ) -> Draft:
     """The draft that a form comes to; controls count with "needs more" alone, where they may be ticked beforehand."""
@@ -40,7 +40,7 @@ def filled(
         evidence=evidence,
         form=form,
         text=text.replace("\r\n", "\n").strip(),
-        previous=int(previous) if previous.isdecimal() else None,
+        previous=previous,
         missing=tuple(missing or ()) if known == "needs more" else (),
     )
 
@@ -63,7 +63,7 @@ def adjudicate(database: Database, who: Who, draft: Filled) -> Response:
 
 
 @router.post("/decisions/undo", dependencies=[allow("decide")])
-def undo(database: Database, who: Who, number: Annotated[int, Form()]) -> Response:
+def undo(database: Database, who: Who, number: Annotated[Number, Form()]) -> Response:
     """The person's last decision is taken back; back to its candidate."""
     taken = decisions.undo(database, who, number)
     return RedirectResponse(f"/candidates/{taken.candidate}", 303)
@@ -75,15 +75,8 @@ def next_candidate(database: Database, who: Who, study: Annotated[str, Form()] =
     return to_next(database, who, study)
 
 
-@router.post("/candidates/{candidate}/release", dependencies=[allow("decide")])
-def release(database: Database, who: Who, candidate: str) -> Response:
-    """The candidate is held no longer."""
-    queue.release(database, who, candidate)
-    return RedirectResponse("/queue", 303)
-
-
 @router.post("/candidates/{candidate}/priority", dependencies=[allow("prioritise")])
-def prioritise(database: Database, who: Who, candidate: str, priority: Annotated[int, Form()]) -> Response:
+def prioritise(database: Database, who: Who, candidate: str, priority: Annotated[Number, Form()]) -> Response:
     """The candidate comes earlier or later in everybody's queue."""
     queue.set_priority(database, who, candidate, priority)
     return RedirectResponse("/queue", 303)

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from patchlight.errors import InputError
 from patchlight.review import people
 from patchlight.review.records import ROLES, Role
-from patchlight.web.access import Database, Who, allow, new_router
+from patchlight.web.access import Database, Number, Who, allow, new_router
 from patchlight.web.render import Page, page, plain, view
 
 router = new_router()
@@ -33,7 +33,7 @@ def invite(request: Request, database: Database, who: Who, role: Annotated[str, 
 
 @router.post("/people/{number}", dependencies=[allow("people")])
 def change(
-    database: Database, who: Who, number: int, role: Annotated[str, Form()], active: Annotated[str, Form()] = ""
+    database: Database, who: Who, number: Number, role: Annotated[str, Form()], active: Annotated[str, Form()] = ""
 ) -> Response:
     """The person has another role, or is shut out, or let in again."""
     people.change(database, who, number, role=_role(role), active=active == "yes")

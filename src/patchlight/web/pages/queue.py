@@ -13,7 +13,7 @@ from patchlight.errors import InputError
 from patchlight.review import queue
 from patchlight.review.people import may
 from patchlight.review.records import Standing
-from patchlight.web.access import Database, Who, Workspace, allow, new_router
+from patchlight.web.access import Database, Number, Who, Workspace, allow, new_router
 from patchlight.web.deciding import last_to_undo
 from patchlight.web.jobs import review_place
 from patchlight.web.render import Page, plain, view
@@ -30,7 +30,7 @@ def waiting(
     who: Who,
     study: str = "",
     standing: str = "",
-    start: int = 0,
+    start: Number = 0,
 ) -> Page:
     """A hundred candidates from `start` on, of one study or all, of one standing or all."""
     wanted = next((each for each in STANDINGS if each == standing), None)

@@ -16,7 +16,7 @@ from patchlight.errors import InputError
 from patchlight.review import queue, rules
 from patchlight.review.recheck import RuleCheck, rechecks
 from patchlight.review.records import ACTIONS, RuleState
-from patchlight.web.access import Database, Who, Workspace, allow, new_router
+from patchlight.web.access import Database, Number, Who, Workspace, allow, new_router
 from patchlight.web.jobs import review_place
 from patchlight.web.render import Page, plain, view
 
@@ -48,7 +48,7 @@ def rule_form(request: Request, database: Database, study: str = "") -> Page:
 
 
 @view(router, "/rules/{number}", "read")
-def one_rule(request: Request, database: Database, number: int) -> Page:
+def one_rule(request: Request, database: Database, number: Number) -> Page:
     """One rule, what it stands on, and what its re-checks came to."""
     found, checks = rules.rule(database, number), rechecks(database, number)
     sites = {candidate: queue.item(database, candidate).site for candidate, _ in found.findings}
@@ -64,7 +64,7 @@ def draft(
     action: Annotated[str, Form()],
     owner: Annotated[str, Form()],
     expires: Annotated[str, Form()],
-    recheck_days: Annotated[int, Form()],
+    recheck_days: Annotated[Number, Form()],
     candidate: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
     """The draft of a rule over accepted findings."""
@@ -85,7 +85,7 @@ def draft(
 
 
 @router.post("/rules/{number}/activate", dependencies=[allow("activate rule")])
-def activate(database: Database, who: Who, number: int) -> Response:
+def activate(database: Database, who: Who, number: Number) -> Response:
     """The rule is active from now on."""
     rules.activate(database, who, number)
     return RedirectResponse(f"/rules/{number}", 303)
