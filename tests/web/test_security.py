@@ -119,6 +119,21 @@ def test_a_link_makes_one_person_once(app: FastAPI) -> None:
     assert [each.name for each in people(app.state.database)] == ["Ann"]
 
 
+def test_another_password_ends_every_other_session_and_needs_the_present_one(app: FastAPI, signed_in: SignedIn) -> None:
+    one = signed_in("viewer", "Ann")
+    other = Browser(app)
+    other.sign_in("Ann")
+    new = {"password": "another long one", "again": "another long one"}
+    assert one.submit("/password", "/password", old="a wrong password", **new).status_code == 401
+    assert one.submit("/password", "/password", old=PASSWORD, **new | {"again": "yet another one"}).status_code == 400
+    assert other.get("/queue").status_code == 200
+    assert one.submit("/password", "/password", old=PASSWORD, **new).status_code == 303
+    assert one.get("/queue").status_code == 200
+    assert other.get("/queue").headers["location"] == "/sign-in"
+    assert Browser(app).sign_in("Ann").status_code == 401
+    assert Browser(app).sign_in("Ann", "another long one").status_code == 303
+
+
 # S2: forms of other sites, foreign origins, foreign hosts
 
 

@@ -7,6 +7,7 @@ since 1970, UTC. Whatever changes a row also writes an audit entry, in the same 
 people.py     first_token(db) -> str | None; invite(db, by, role) -> str; accept(db, token, name, password) -> Person;
               sign_in(db, name, password) -> Person | None; person(db, id) -> Person | None; people(db) -> list[Person];
               change(db, by, id, *, role=None, active=None) -> Person; require(person, act); may(person, act) -> bool
+              change_password(db, person, password) (all sessions of the person end)
 sessions.py   begin(db, person) -> str; holder(db, token) -> Person | None; end(db, token)
 queue.py      put(db, evidence, *, by, decoys=()) -> int; items(db, *, study_id=None, standing=None, limit, offset);
               counts(db, study_id=None) -> dict[Standing, int]; item(db, id) -> Item; evidence_of(db, id) -> Evidence;

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from patchlight.errors import InputError
@@ -107,6 +107,15 @@ def sign_in(database: Engine, name: str, password: str) -> Person | None:
     except (VerificationError, InvalidHashError):
         return None
     return _person(row) if row and row.active else None
+
+
+def change_password(database: Engine, who: Person, password: str) -> None:
+    """The person has another password, and every session of the person is over. Raises InputError `review-password`."""
+    hashed = hash_password(password)
+    with writing(database) as connection:
+        connection.execute(update(tables.people).where(tables.people.c.id == who.id).values(password=hashed))
+        connection.execute(delete(tables.sessions).where(tables.sessions.c.person == who.id))
+        audit.append(connection, who.name, "person.password", f"person {who.id}", {})
 
 
 def person(database: Engine, number: int) -> Person | None:

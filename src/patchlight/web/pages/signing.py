@@ -14,6 +14,7 @@ from patchlight.web.access import (
     ANYONE,
     SESSION,
     Database,
+    Who,
     allow,
     form_token,
     give_session,
@@ -76,11 +77,41 @@ def join(
     again: Annotated[str, Form()],
 ) -> Response:
     """The new person, signed in."""
-    if password != again:
-        raise InputError("review-password", "the two passwords differ", fix="go back and type both again")
+    _require_same(password, again)
     with request.app.state.tries.turn:
         found = people.accept(database, token, name, password)
     return _signed_in(request, database, found)
+
+
+@router.get("/password", dependencies=[allow("read")])
+def password_form(request: Request) -> Response:
+    """The form for another password."""
+    return page(request, "password.html.jinja", wrong=False)
+
+
+@router.post("/password", dependencies=[allow("read")])
+def change_password(
+    request: Request,
+    database: Database,
+    who: Who,
+    old: Annotated[str, Form()],
+    password: Annotated[str, Form()],
+    again: Annotated[str, Form()],
+) -> Response:
+    """The person has another password; every other session of the person is over."""
+    _require_same(password, again)
+    address = request.client.host if request.client else ""
+    with request.app.state.tries.one(who.name, address) as right:
+        if people.sign_in(database, who.name, old) is None:
+            return page(request, "password.html.jinja", 401, wrong=True)
+        right()
+        people.change_password(database, who, password)
+    return _signed_in(request, database, who)
+
+
+def _require_same(password: str, again: str) -> None:
+    if password != again:
+        raise InputError("review-password", "the two passwords differ", fix="go back and type both again")
 
 
 def _bound_form(request: Request, template: str, status: int = 200, **context: object) -> Response:
