@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import patchlight
 
@@ -32,3 +33,8 @@ def test_every_thing_not_measured_has_its_sentence() -> None:
     for language in ("en", "ja"):
         texts = read_texts(language)
         assert all(texts(f"unknown.{code}") for code in NOT_MEASURED)
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    modules = {file.stem for file in Path(patchlight.__file__).parent.iterdir()}
+    assert modules & set(patchlight.__all__) == set()

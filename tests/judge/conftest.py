@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pytest
 
 from patchlight.judge.evidence import ComponentMap, Evidence
-from patchlight.verify.stability import split_facts
 
 LAYERS = 6
 ROLES = ("subject_first", "subject_last", "relation", "last")
@@ -72,3 +71,14 @@ def simulated(
 @pytest.fixture
 def simulate() -> Callable[..., Evidence]:
     return simulated
+
+
+def split_facts(facts: Collection[str], seed: int, share: float = 0.5) -> tuple[frozenset[str], frozenset[str]]:
+    """The facts for discovery and the facts for confirmation, `share` of them (rounded up) for discovery.
+
+    Depends on the set of names and the seed alone. Split each kind by itself, before the first sweep.
+    """
+    names = sorted(set(facts))
+    order = np.random.default_rng(seed).permutation(len(names))
+    first = int(np.ceil(share * len(names)))
+    return frozenset(names[i] for i in order[:first]), frozenset(names[i] for i in order[first:])

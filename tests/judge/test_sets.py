@@ -12,8 +12,8 @@ from patchlight.judge.concentration import concentration_of
 from patchlight.judge.evidence import Evidence
 from patchlight.judge.sets import TriedSets, try_sets
 from patchlight.judge.statistics import cluster_bootstrap
-from patchlight.judge.thresholds import THRESHOLDS
-from patchlight.judge.verdict import judge
+from patchlight.judge.thresholds import THRESHOLDS, Thresholds
+from patchlight.judge.verdict import Verdict, judge
 from tests.judge.toy_sets import with_sets
 
 Simulate = Callable[..., Evidence]
@@ -92,3 +92,30 @@ def test_an_effect_without_a_negative_part_has_no_index_of_it(simulate: Simulate
 def test_evidence_that_lacks_something_has_no_indices(simulate: Simulate) -> None:
     assert concentration_of(simulate("localised", 0, facts=6), 0) == ()
     assert concentration_of(replace(simulate("localised", 0), components={}), 0) == ()
+
+
+def pushed(evidence: Evidence, share: float) -> Evidence:
+    """The same evidence, where a push in any direction takes away this share of the damage."""
+    parts = {
+        name: replace(part, damage_nulls={"random-donor": share * part.damage})
+        for name, part in evidence.components.items()
+    }
+    return replace(evidence, components=parts)
+
+
+def test_grade_a_demands_that_the_damage_lies_above_its_nulls(simulate: Simulate) -> None:
+    def verdict(share: float) -> Verdict:
+        evidence = with_sets(pushed(simulate("localised", 0, facts=80), share))
+        return judge(evidence, seed=0, thresholds=Thresholds(calibrated=True))
+
+    above, touched = verdict(0.3), verdict(1.0)
+    assert (above.word, above.grade, touched.word, touched.grade) == ("localised", "A", "localised", "C")
+    assert "damage-touches-null" in [each.code for each in touched.why_not_stronger]
+
+
+def test_grade_a_demands_the_nulls_of_the_map_beside_the_set(simulate: Simulate) -> None:
+    evidence = pushed(with_sets(simulate("localised", 0, facts=80)), 0.3)  # made after the sets were measured
+    verdict = judge(evidence, seed=0, thresholds=Thresholds(calibrated=True))
+    assert (verdict.word, verdict.grade) == ("localised", "C")
+    (missing,) = [each for each in verdict.why_not_stronger if each.code == "set-nulls-missing"]
+    assert missing.numbers["nulls"] == "random-donor"

@@ -99,3 +99,10 @@ def test_equivalence_agrees_with_statsmodels() -> None:
 def test_equivalence_of_constant_effects_claims_nothing() -> None:
     result = equivalence(np.zeros(10), names(10), bound=0.1)
     assert (result.p, result.low, result.high) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("partners", [(), ("b", "b"), ("b", "c")])
+def test_one_fact_shows_nothing_anywhere(partners: tuple[str, ...]) -> None:
+    effects = np.random.default_rng(0).normal(3, 1, (2, 4, 3))
+    found = sign_flip(effects, ["a", "a"], partners=partners, seed=0)
+    assert (found.p == 1).all() and (found.p_single == 1).all()

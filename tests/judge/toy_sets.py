@@ -70,6 +70,10 @@ def with_sets(evidence: Evidence, recovery: Combine = up_to_all, damage: Combine
         of_model = {component: part.models[name].recovery for component, part in parts}
         other = replace(bench("denoise", of_model, recovery), gaps=model.gaps)
         nulls[name] = lambda chosen, other=other: (other.effects(chosen), other.gaps)
+    lost: dict[str, NullEffects] = {}
+    for name in first.damage_nulls:
+        push = bench("noise", {component: part.damage_nulls[name] for component, part in parts}, damage)
+        lost[name] = lambda chosen, push=push: (push.effects(chosen), evidence.gaps)
     sets = find_sets(
         {name: each.of(discovery) for name, each in every.items()},
         every,
@@ -83,5 +87,6 @@ def with_sets(evidence: Evidence, recovery: Combine = up_to_all, damage: Combine
         shares=(0.8,),
         largest=20,
         nulls=nulls,
+        damage_nulls=lost,
     )
     return replace(evidence, sets=sets)

@@ -13,9 +13,12 @@ from patchlight.judge.verdict import Reason, Verdict
 from patchlight.pairs.align import ROLES as EVERY_ROLE
 from patchlight.records import Interval, Site
 from patchlight.report import contents as c
+from patchlight.report.build import render
 from patchlight.report.replay import AskedProperly, AskedQuestion, PublishedRow, PublishedTable, Replay
+from patchlight.report.texts import LANGUAGES
 from patchlight.trace.screening import Screening
 from patchlight.verify.agreement import FactMap, Robustness, compare
+from tests.report.page import Page
 
 ROLES = ("before", "subject_first", "subject_mid", "subject_last", "relation", "last")
 LAYERS, FACTS = 6, 18
@@ -306,3 +309,13 @@ def hostile(contents: c.ReportContents) -> c.ReportContents:
             ),
         ),
     )
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def page(request, contents) -> Page:
+    return Page(render(contents, request.param))
+
+
+@pytest.fixture(scope="module")
+def english(contents) -> Page:
+    return Page(render(contents, "en"))

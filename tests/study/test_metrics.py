@@ -15,7 +15,8 @@ from patchlight.run.units import Unit
 from patchlight.store.results import Artifact
 from patchlight.study import stages
 from patchlight.study.questions import questions_of
-from patchlight.study.spec import Metric, read_study
+from patchlight.study.spec import read_study
+from patchlight.study.sweeping import Metric
 
 
 def test_the_names_in_a_study_are_the_metrics_that_there_are() -> None:

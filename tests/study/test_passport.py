@@ -101,11 +101,12 @@ def test_the_command_finds_what_was_taught_and_goes_on_where_it_was(
     made = json.loads((tmp_path / "passport.json").read_text(encoding="utf-8"))
     assert told["rates"] == made["rates"]
     assert counts(made["rates"])["hit"] == counts(made["rates"])["nothing"] == (1, 1)
+    assert counts(made["activations"]["rates"])["right"] == (2, 2)
     assert made["rates"]["false"]["count"] == made["rates"]["wrong"]["count"] == 0
     assert made["effects"]["largest"] < 1e-9
     assert made["places"]["hit"] == made["places"]["working"] and not made["places"]["false"]
     assert is_current(made)
     assert (tmp_path / "passport.md").exists()
     assert execute(["passport", "--quick", "--output", str(tmp_path), "--calibrate", "--seed", str(REPORTED)]) == 0
-    proposed = json.loads((tmp_path / "thresholds.json").read_text(encoding="utf-8"))
+    proposed = json.loads((tmp_path / "calibration.json").read_text(encoding="utf-8"))
     assert proposed["thresholds"] == {name: getattr(THRESHOLDS, name) for name in proposed["weighed"]}

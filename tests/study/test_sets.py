@@ -19,8 +19,9 @@ from patchlight.study import stages
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.sets import sets_of, sets_units
-from patchlight.study.spec import Sets, Study, read_study
+from patchlight.study.spec import Study, read_study
 from patchlight.study.split import split_unit
+from patchlight.study.sweeping import Sets
 from patchlight.trace.patch import patch
 from patchlight.trace.sufficient import SetEvidence
 
@@ -85,7 +86,8 @@ def test_the_growth_is_read_off_in_every_pair_and_windows_on_the_discovery_facts
 
 def test_every_null_is_beside_every_set(found: SetEvidence) -> None:
     for each in found.sets:
-        assert set(each.nulls) == {"another-fact", "random-init"}  # no other relation in this kind
+        assert set(each.nulls) == {"another-fact", "random-donor", "random-init"}  # no other relation in this kind
+        assert set(each.damage_nulls) == {"random-donor", "random-init"}
         assert (each.nulls["random-init"].gaps > 0).all()
         assert np.isfinite(each.nulls["another-fact"].effects).any()
 

@@ -13,8 +13,9 @@ import pytest
 from patchlight.errors import InputError
 from patchlight.model.settings import preset
 from patchlight.packs.spec import PackFile
-from patchlight.study.spec import Estimate, Screened, json_schema, read_study
+from patchlight.study.spec import json_schema, read_study
 from patchlight.study.stages import training_settings
+from patchlight.study.sweeping import Estimate, Screened
 from patchlight.trace.changes import ESTIMATED
 from patchlight.trace.gradients import METHODS
 from patchlight.trace.screening import screen_sites

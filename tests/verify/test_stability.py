@@ -1,28 +1,12 @@
-"""The split of the facts, and whether other facts would name the same sites."""
+"""Whether other facts would name the same sites."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from patchlight.records import Site
-from patchlight.verify.stability import split_facts, stability, top_stability
-
-
-@given(facts=st.lists(st.sampled_from("abcdefghijk")), seed=st.integers(0, 99))
-def test_split_is_complete_even_and_independent_of_order(facts: list[str], seed: int) -> None:
-    discovery, confirmation = split_facts(facts, seed)
-    assert discovery | confirmation == set(facts)
-    assert not discovery & confirmation
-    assert 0 <= len(discovery) - len(confirmation) <= 1
-    assert split_facts(facts[::-1] + facts, seed) == (discovery, confirmation)
-
-
-def test_another_seed_splits_otherwise() -> None:
-    facts = [f"fact-{i}" for i in range(30)]
-    assert len({split_facts(facts, seed)[0] for seed in range(5)}) == 5
+from patchlight.verify.stability import stability, top_stability
 
 
 def test_clear_sites_are_stable_and_noise_is_not() -> None:

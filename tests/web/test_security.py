@@ -27,7 +27,7 @@ from tests.web.conftest import ORIGIN, PASSWORD, Browser, SignedIn
 from tests.web.sample import example, full_evidence, pair
 
 ROUTES = [(route, method) for router in all_routers() for route in router.routes for method in sorted(route.methods)]
-PUBLIC = {"/", "/sign-in", "/sign-out", "/join", "/join/{token}", "/static/workbench.css"}
+PUBLIC = {"/", "/sign-in", "/sign-out", "/join", "/join/{token}", "/static/workbench.css", "/static/icon.svg"}
 
 
 def path_of(route: APIRoute, value: str = "1") -> str:

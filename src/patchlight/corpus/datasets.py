@@ -12,7 +12,7 @@ import pyarrow.ipc
 
 from patchlight.corpus.rows import Reading, document
 from patchlight.errors import InputError, Place
-from patchlight.paths import is_file
+from patchlight.on_disk import is_file
 from patchlight.records import Document
 
 STATE, SPLITS = "state.json", "dataset_dict.json"

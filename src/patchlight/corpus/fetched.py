@@ -20,7 +20,7 @@ from typing import Any
 from patchlight.corpus.medline import pubmed_xml
 from patchlight.corpus.written import write_whole
 from patchlight.errors import InputError, Place
-from patchlight.paths import is_file
+from patchlight.on_disk import is_file
 from patchlight.records import Document
 from patchlight.store.digests import file_digest
 

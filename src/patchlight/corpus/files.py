@@ -18,7 +18,7 @@ from patchlight.corpus.medline import is_medline, medline_text, pubmed_xml
 from patchlight.corpus.rows import Reading, document, not_unicode
 from patchlight.corpus.streams import Damage, damaged, lines
 from patchlight.errors import InputError, Place
-from patchlight.paths import is_file, is_folder
+from patchlight.on_disk import is_file, is_folder
 from patchlight.records import Document
 
 csv.field_size_limit(2**27)  # whole articles in one cell; the standard limit is 128 KiB

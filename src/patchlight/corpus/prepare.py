@@ -36,7 +36,7 @@ from patchlight.corpus.split import sides_of
 from patchlight.corpus.terms import TermCounter, pattern
 from patchlight.corpus.written import sync_folder, write_whole
 from patchlight.errors import InputError, Place
-from patchlight.paths import is_file, is_there
+from patchlight.on_disk import is_file, is_there
 from patchlight.records import Document
 from patchlight.run.progress import Progress
 from patchlight.store.digests import file_digest

@@ -155,7 +155,7 @@ def _as_if_independent(
     n = len(means)
     own = variance_factor(means - means.mean(axis=0), tied)
     varies = means.any(axis=0)
-    factor = np.clip(np.maximum(own, own.mean(where=varies) if varies.any() else 1.0), 1.0, n / 2)
+    factor = np.clip(np.maximum(own, own.mean(where=varies) if varies.any() else 1.0), 1.0, max(1.0, n / 2))
     if np.all(factor == 1.0):
         return statistic
     room = np.maximum(n - statistic**2, 1e-12 * n)

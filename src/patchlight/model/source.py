@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from patchlight.errors import EnvironmentProblem, InputError
-from patchlight.paths import from_home, is_file, is_folder
+from patchlight.on_disk import from_home, is_file, is_folder
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from patchlight.errors import InputError, Place
+from patchlight.on_disk import is_folder
 from patchlight.packs.problem import Language, Problem
 from patchlight.packs.spec import Template
 from patchlight.packs.tables import Table, read_table, read_text, tidy, unreadable
 from patchlight.packs.wording import mentions
 from patchlight.packs.writing import Written, WrittenRelation, pack_text
-from patchlight.paths import is_folder
 
 MOST_TEMPLATES = 5  # of a relation, the commonest in the file
 CAUSE_TEMPLATES: dict[tuple[Language, bool], tuple[str, ...]] = {
@@ -262,7 +262,7 @@ def _fmea(file: Path, columns: Columns, language: Language) -> list[Row]:
     table = read_table(file, columns.header, columns.sheet)
     if not columns.subject or not columns.answer:
         what = "which columns hold the failure and its cause is not guessed"
-        fix = f"name them with --failure and --cause; {table.listed()}"
+        fix = f"name them with --failure and --cause (and the row of the names with --header); {table.listed()}"
         raise InputError("pack-import-column", what, where=Place(file, columns.header), fix=fix)
     failure, cause = table.column(columns.subject), table.column(columns.answer)
     severity, condition = _optional(table, columns.severity), _optional(table, columns.condition)

@@ -6,11 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 from patchlight.errors import InputError, Place
+from patchlight.on_disk import is_there
 from patchlight.packs.check import check_pack
 from patchlight.packs.problem import FileRefused
 from patchlight.packs.spec import Pack, PackFile
 from patchlight.packs.yaml_source import parse_source, read_source, suggestion
-from patchlight.paths import is_there
 
 
 def builtin_packs() -> list[str]:

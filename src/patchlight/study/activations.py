@@ -14,7 +14,7 @@ from patchlight.pairs.align import ROLES, align
 from patchlight.pairs.screen import known_facts, screen
 from patchlight.records import Pair
 from patchlight.study.sets import SetBenches, found_sets
-from patchlight.study.spec import Sets
+from patchlight.study.sweeping import Sets
 from patchlight.study.view import CONTRIBUTIONS
 from patchlight.trace.sweep import MEMORY
 

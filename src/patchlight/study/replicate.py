@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 from patchlight.errors import GateFailed, InputError, UnitsFailed
 from patchlight.judge.replication import Outcome, Region, region_of
 from patchlight.judge.statistics import cluster_bootstrap
+from patchlight.on_disk import absolute, is_there
 from patchlight.packs.read import read_pack
-from patchlight.paths import absolute, is_there
 from patchlight.records import Interval, Site
 from patchlight.report.contents import KindResult
 from patchlight.report.replication import Replication

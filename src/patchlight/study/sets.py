@@ -15,8 +15,9 @@ from patchlight.records import Pair, Site
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Checkpoint, Question
-from patchlight.study.spec import Sets, Study
+from patchlight.study.spec import Study
 from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.sweeping import Sets
 from patchlight.study.view import CONTRIBUTIONS
 from patchlight.trace.joint import Together
 from patchlight.trace.sites import read_site

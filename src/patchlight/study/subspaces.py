@@ -16,8 +16,9 @@ from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.paths import strongest
 from patchlight.study.results import Checkpoint, Question, SweepResult
-from patchlight.study.spec import Study, Subspaces
+from patchlight.study.spec import Study
 from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.sweeping import Subspaces
 from patchlight.study.view import KindView
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from patchlight.report.timed import StepsResult, Timed, WindowsResult
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
 from patchlight.study.results import Checkpoint, Question
-from patchlight.study.spec import Study, Windows
+from patchlight.study.spec import Study
 from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.sweeping import Windows
 
 TIMED = (*SWEEPS, "study/timed.py")
 

@@ -24,4 +24,5 @@ def shipped() -> Mapping[str, Any]:
 
 def is_current(passport: Mapping[str, Any]) -> bool:
     """True where the code that decides verdicts is the code that the passport was made with."""
-    return bool(passport["code"] == source_version(DECIDES))
+    on_maps = passport.get("activations", {"code": ""})["code"]
+    return bool(passport["code"] == source_version(DECIDES) and on_maps == source_version(DECIDES_ON_MAPS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,17 +105,6 @@ def varied(
     shares = others.mean(axis=0)
     cells = np.flatnonzero(original | (shares > 0))
     return Variation(source, mean, tuple((sites[int(i)], float(shares[i])) for i in cells))
-
-
-def split_facts(facts: Collection[str], seed: int, share: float = 0.5) -> tuple[frozenset[str], frozenset[str]]:
-    """The facts for discovery and the facts for confirmation, `share` of them (rounded up) for discovery.
-
-    Depends on the set of names and the seed alone. Split each kind by itself, before the first sweep.
-    """
-    names = sorted(set(facts))
-    order = np.random.default_rng(seed).permutation(len(names))
-    first = int(np.ceil(share * len(names)))
-    return frozenset(names[i] for i in order[:first]), frozenset(names[i] for i in order[first:])
 
 
 def top_stability(means: Float[np.ndarray, "fact cell"], top: int, *, seed: int, resamples: int = 1000) -> float:
