@@ -26,7 +26,7 @@ test: $(VENV)/installed-dev      ## everything CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 parity: $(VENV)/installed-dev $(PEERS_INSTALLED)  ## every cell against TransformerLens and nnsight
 	$(BIN)/python -m pytest tests/parity
