@@ -29,7 +29,7 @@ from patchlight.store.review import open_review
 from tests.review.conftest import made_evidence
 from tests.web.conftest import PASSWORD
 
-KILLS, REVIEWERS, EACH = 5, 8, 25
+KILLS, REVIEWERS, EACH = 5, 8, 15
 
 
 class Server:
