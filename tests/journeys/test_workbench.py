@@ -142,6 +142,7 @@ def test_ten_candidates_are_judged_by_keyboard_alone(browser: Any, address: str,
     visitor = Visitor(browser, address)
     visitor.open("/sign-in")
     keys = visitor.page.keyboard
+    visitor.page.wait_for_selector("#name:focus")
     for words in ("reviewer", PASSWORD):
         keys.type(words)
         keys.press("Tab")
