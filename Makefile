@@ -38,7 +38,7 @@ validation: $(VENV)/installed-dev  ## the studies behind docs/validation (about 
 	$(BIN)/patchlight run studies/capitals.yaml
 	$(BIN)/patchlight run studies/pubmed-smollm2.yaml
 
-passport: $(VENV)/installed  ## planted models judged, the passport that ships made again (about a quarter of an hour)
+passport: $(VENV)/installed  ## planted models judged, the passport that ships made again (half an hour on two cores)
 	$(BIN)/patchlight passport --output workspace/passport
 	cp workspace/passport/passport.json src/patchlight/verify/passport.json
 	cp workspace/passport/passport.md docs/validation/passport.md

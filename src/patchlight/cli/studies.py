@@ -157,7 +157,8 @@ def _tell(terminal: Terminal, study: Study, walked: Walked, workspace: Path) -> 
     for checkpoint in walked.contents.checkpoints:
         name = checkpoint.name.get(terminal.language) or checkpoint.name["en"]
         for kind in checkpoint.kinds:
-            line = {"name": name, "kind": kind.kind, "word": kind.verdict.word, "grade": kind.verdict.grade}
+            words = {"kind": texts.word("kind", kind.kind), "word": texts.word("word", kind.verdict.word)}
+            line = {"name": name, **words, "grade": kind.verdict.grade}
             terminal.say(say["verdict"].format(**line, facts=kind.facts, pairs=kind.pairs))
             for reason in kind.verdict.reasons if kind.verdict.grade == "D" else ():
                 terminal.say(f"    {reason_words(reason, texts)} {advice_words(reason, texts)}")
