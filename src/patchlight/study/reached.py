@@ -11,15 +11,15 @@ from functools import partial
 
 import numpy as np
 
-from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.records import Site
 from patchlight.report.reached import Reached, RepairResult, RoutesResult
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
+from patchlight.study.intervals import unit_intervals
 from patchlight.study.paths import strongest
 from patchlight.study.results import Checkpoint, Question, SweepResult
 from patchlight.study.spec import Study
-from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.stages import SWEEPS, pair_rows, run_on
 from patchlight.study.view import KindView
 
 REACHED = (*SWEEPS, "study/paths.py", "study/reached.py")
@@ -151,10 +151,10 @@ def _repair(study: Study, kind: str, artifact: Artifact) -> RepairResult:
     from patchlight.trace.sites import read_site
 
     tensors, meta = artifact.tensors("effects"), artifact.meta
-    more, gap = _intervals(study, kind, tensors["more"], artifact), tensors["gaps"].mean()
+    more, gap = unit_intervals(study, kind, tensors["more"], artifact, use="reached"), tensors["gaps"].mean()
     return RepairResult(
         tuple(read_site(name) for name in meta["sites"]),
-        _intervals(study, kind, tensors["losses"], artifact),
+        unit_intervals(study, kind, tensors["losses"], artifact, use="reached"),
         tuple(tuple((read_site(part), change / gap) for part, change in parts) for parts in meta["compensating"]),
         tuple(
             (read_site(site), read_site(other), more.at(number)) for number, (site, other) in enumerate(meta["backups"])
@@ -171,20 +171,7 @@ def _routes(study: Study, kind: str, artifact: Artifact) -> RoutesResult:
     return RoutesResult(
         tuple(read_site(name) for name in meta["sites"]),
         tuple(tuple(read_site(name) for name in names) for names in meta["readers"]),
-        _intervals(study, kind, artifact.tensors("effects")["moved"], artifact),
+        unit_intervals(study, kind, artifact.tensors("effects")["moved"], artifact, use="reached"),
         len(set(meta["facts"])),
         len(meta["facts"]),
-    )
-
-
-def _intervals(study: Study, kind: str, effects: np.ndarray, artifact: Artifact) -> IntervalMap:
-    statistics = study.spec.statistics
-    return cluster_bootstrap(
-        effects,
-        artifact.tensors("effects")["gaps"],
-        artifact.meta["facts"],
-        seed=seed_of(study, "reached", kind),
-        resamples=statistics.resamples,
-        confidence=statistics.confidence,
-        partners=artifact.meta["partners"],
     )

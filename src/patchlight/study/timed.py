@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
 from patchlight.pairs.align import mean_by_role
 from patchlight.report.timed import StepsResult, Timed, WindowsResult
 from patchlight.run.units import Unit, Workplace
 from patchlight.store.results import Artifact, Result
+from patchlight.study.intervals import unit_intervals
 from patchlight.study.results import Checkpoint, Question
 from patchlight.study.spec import Study
-from patchlight.study.stages import SWEEPS, pair_rows, run_on, seed_of
+from patchlight.study.stages import SWEEPS, pair_rows, run_on
 from patchlight.study.sweeping import Windows
 
 TIMED = (*SWEEPS, "study/timed.py")
@@ -155,8 +155,8 @@ def _steps(study: Study, kind: str, artifact: Artifact) -> StepsResult:
         meta["component"],
         meta["direction"],
         tuple(meta["places"]),
-        _intervals(study, kind, tensors["moved"], artifact),
-        _intervals(study, kind, tensors["gap"], artifact),
+        unit_intervals(study, kind, tensors["moved"], artifact, use="timed"),
+        unit_intervals(study, kind, tensors["gap"], artifact, use="timed"),
         np.asarray(tensors["structural"].any(axis=0)),
         len(set(meta["facts"])),
         len(meta["facts"]),
@@ -172,21 +172,8 @@ def _windows(study: Study, kind: str, artifact: Artifact) -> WindowsResult:
         meta["direction"],
         **meta["windows"],
         roles=tuple(meta["roles"]),
-        shares=_intervals(study, kind, tensors["moved"], artifact),
+        shares=unit_intervals(study, kind, tensors["moved"], artifact, use="timed"),
         structural=tensors["structural"],
         facts=len(set(meta["facts"])),
         pairs=len(meta["facts"]),
-    )
-
-
-def _intervals(study: Study, kind: str, effects: np.ndarray, artifact: Artifact) -> IntervalMap:
-    statistics = study.spec.statistics
-    return cluster_bootstrap(
-        effects,
-        artifact.tensors("effects")["gaps"],
-        artifact.meta["facts"],
-        seed=seed_of(study, "timed", kind),
-        resamples=statistics.resamples,
-        confidence=statistics.confidence,
-        partners=artifact.meta["partners"],
     )
