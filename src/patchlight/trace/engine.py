@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from patchlight.trace.hooks import at_positions, attention, hooked
 from patchlight.trace.kernels import Projections, faster
 from patchlight.trace.past import ARGUMENT, Past, suffix_arguments
 from patchlight.trace.patches import ABSENT, Patches, hooked_components
-from patchlight.trace.pieces import KEPT, RUN, TAKEN, Piece, by_row, chunks, groups
+from patchlight.trace.pieces import KEPT, RUN, TAKEN, Piece, by_row, calls, groups
 from patchlight.trace.plan import Plan, shares
 from patchlight.trace.rows import Rows
 
@@ -124,8 +123,10 @@ class _Pass:
         # The layer and the call in progress, for the hooks and the attention within it.
         self.layer = 0
         self.new = self._nothing()
-        self.fresh: tuple[Tensor, ...] = ()  # queries, keys and values of the new vectors
-        self.chunk: list[Piece] = []
+        self.fresh: tuple[Tensor, ...] = ()  # queries, keys and values of what is new
+        self.at_fresh = torch.full_like(rows.pair, ABSENT)  # where a row's position 0 would lie in them
+        self.chunk: list[Piece] = []  # what is called, and the pieces that it is the end of
+        self.whole: list[Piece] = []
         self.flat = self.final[:0, 0]
         self.base = torch.full_like(rows.pair, ABSENT)  # where a row's position 0 would lie in `flat`
         self.stash: list[Tensor] | None = None  # where attention leaves its input, instead of running
@@ -155,13 +156,15 @@ class _Pass:
         self.new = self._arriving()
         self.held.enter(layer, self.recipient.sites["resid_pre"][layer], self.rows.pair, self.new)
         self._edit_streams()
-        self._refresh()
-        for piece, after in self._through(self.held.pieces(layer)):
-            if last:
-                self.final[piece.rows, self.read - piece.size :] = after
+        rows, vectors = self._known_changes()
+        for piece, after in self._through([*self.held.pieces(layer), *self._single_pieces()]):
+            if piece.leaving:
+                rows, vectors = torch.cat([rows, piece.rows]), torch.cat([vectors, after[:, 0]])
+            elif last:
+                self.final[piece.rows, self.read - after.shape[1] :] = after
             else:
                 piece.stream.copy_(after)
-        self.new = self._leaving()
+        self.new = New(rows, vectors, len(self.rows.pair))
 
     def _arriving(self) -> New:
         """The vectors that make the difference where rows enter: from the layer before, or given by the donor."""
@@ -179,34 +182,12 @@ class _Pass:
         if len(patches):
             self.held.put(*self.patches.mark(patches), self.patches.given("resid_pre", self.layer, patches))
 
-    def _refresh(self) -> None:
-        """Queries, keys and values of the new vectors, for the rows that keep the recipient's of all else."""
-        kept = self.plan.feed[self.new.rows] == KEPT
-        rows = self.new.rows[kept]
-        if not len(rows):
-            return
-        self.new = New(rows, self.new.vectors[kept], len(self.rows.pair))
-        pieces = [
-            Piece(rows, at, self.new.vectors[self.new.index[rows], None])
-            for at, rows in groups(rows, self.plan.position)
-        ]
-        order = torch.cat([piece.rows for piece in pieces])
-        parts = [self._projected(chunk) for chunk in chunks(pieces, together=True)]
-        inverse = self.new.index[order].argsort()
-        self.fresh = tuple(torch.cat(part, dim=2)[0].transpose(0, 1)[inverse] for part in zip(*parts, strict=True))
-
-    def _leaving(self) -> New:
-        """The vectors of rows that ran one position, or nothing, in this layer, behind it."""
-        rows, vectors = self._known_changes()
+    def _single_pieces(self) -> list[Piece]:
+        """The rows that run one position in this layer, and enter in the next one."""
         early = (self.plan.early & (self.plan.join == self.layer)).nonzero().squeeze(1)
-        for piece, after in self._through(self._single_pieces(early)):
-            rows, vectors = torch.cat([rows, piece.rows]), torch.cat([vectors, after[:, 0]])
-        return New(rows, vectors, len(self.rows.pair))
-
-    def _single_pieces(self, early: Int[Tensor, "some"]) -> list[Piece]:
         stream, kept = self.recipient.sites["resid_pre"][self.layer], KEPT if "q" in self.recipient.sites else RUN
         return [
-            Piece(rows, at, stream[self.rows.pair[rows], at : at + 1], TAKEN if feed else kept)
+            Piece(rows, at, stream[self.rows.pair[rows], at : at + 1], TAKEN if feed else kept, leaving=True)
             for feed, alike in groups(early, self.plan.late.long())
             for at, rows in groups(alike, self.plan.position)
         ]
@@ -232,28 +213,36 @@ class _Pass:
     def _through(self, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Float[Tensor, "row position width"]]]:
         """Each piece, in parts, with its stream after the layer; in the last one only of what is read."""
         last = self.layer == self.model.n_layers - 1
-        for chunk in chunks([piece for piece in pieces if piece.feed == RUN], together=self.packed):
-            yield from self._call(self._for_the_end(chunk) if last else chunk, project=not (last and self.packed))
-        for chunk in chunks([piece for piece in pieces if piece.feed != RUN], together=True):
-            given = [piece.end(self.read) for piece in chunk] if last else chunk
-            yield from self._call(
-                [self._taken(piece) if piece.feed == TAKEN else self._kept(piece) for piece in given], project=False
-            )
+        for chunk in calls(pieces, together=self.packed):
+            if self.stop.is_set():
+                raise Stopped
+            if last:
+                self._project(chunk)
+            called = [piece.end(self.read) for piece in chunk] if last else chunk
+            self._place(called)
+            self.whole, self.projections.chosen = chunk, self._chosen(chunk) if self.packed else None
+            try:
+                output = self._block()
+            finally:
+                self.projections.chosen = None
+            sizes = [piece.tokens for piece in called]
+            for piece, part, after in zip(chunk, called, output.split(sizes), strict=True):
+                yield piece, after.view(len(part.rows), part.size, self.model.width)
 
-    def _call(
-        self, chunk: list[Piece], *, project: bool
-    ) -> Iterator[tuple[Piece, Float[Tensor, "row position width"]]]:
-        if self.stop.is_set():
-            raise Stopped
-        self._place(chunk)
-        self.projections.on = project
-        try:
-            output = self._block()
-        finally:
-            self.projections.on = True
-        sizes = [piece.tokens for piece in chunk]
-        for piece, after in zip(chunk, output.split(sizes), strict=True):
-            yield piece, after.view(len(piece.rows), piece.size, self.model.width)
+    def _chosen(self, chunk: list[Piece]) -> Int[Tensor, "some"] | None:
+        """The tokens of a call whose queries, keys and values are to be computed in it; None for all."""
+        if self.fresh:
+            return self.new.rows[:0]  # they are known
+        if all(piece.feed == RUN for piece in chunk):
+            return None
+        whole = [torch.arange(piece.tokens) + _first(piece, self.base) for piece in chunk if piece.feed == RUN]
+        changed = [self._changed(piece) for piece in chunk if piece.feed == KEPT]
+        one = [self.base[rows] + self.plan.position[rows] for rows in changed]
+        return torch.cat([self.new.rows[:0], *whole, *one])
+
+    def _changed(self, piece: Piece) -> Int[Tensor, "some"]:
+        """The rows of a piece that have a new vector."""
+        return piece.rows[self.new.index[piece.rows] >= 0]
 
     def _place(self, chunk: list[Piece]) -> None:
         self.chunk = chunk
@@ -280,32 +269,51 @@ class _Pass:
         after: Tensor = output[0] if isinstance(output, tuple) else output
         return after.reshape(-1, self.model.width).to(self.flat.device)
 
-    def _projected(self, chunk: list[Piece]) -> list[Tensor]:
-        """Queries (where they are seen), keys and values of the tokens of a call, and nothing behind them.
+    # ---- what attention is given
+
+    def _project(self, chunk: list[Piece]) -> None:
+        """Queries (where they are seen), keys and values of what is new, for a call of less than these pieces.
 
         `[1, head, token, head_dim]`, or by way of a cache `[row, head, position, head_dim]`.
         """
-        self._place(chunk)
-        self.stash = []
+        self.fresh, asked = (), [part for piece in chunk for part in self._asked(piece)]
+        if not asked:
+            return
+        self._place(asked)
+        self.at_fresh, self.stash = self.base.clone(), []
         with suppress(_Enough):
             self._block()
-        stash, self.stash = self.stash, None
-        return stash
+        self.fresh, self.stash = tuple(self.stash), None
 
-    # ---- what attention is given
+    def _asked(self, piece: Piece) -> list[Piece]:
+        """What has to be projected for a piece: all of it, the one position of each row that is new, or nothing."""
+        if piece.feed != KEPT:
+            return [piece] if piece.feed == RUN else []
+        return [
+            Piece(rows, at, self.new.vectors[self.new.index[rows], None])
+            for at, rows in groups(self._changed(piece), self.plan.position)
+        ]
 
-    def _for_the_end(self, chunk: list[Piece]) -> list[Piece]:
-        """Only the positions that are read, as queries to all keys and values: nothing reads the others later."""
-        projected = self._projected(chunk)
-        ends, offset = [], 0
-        for piece in chunk:
-            tokens = slice(offset, offset + piece.tokens)
-            offset = tokens.stop
-            end = piece.end(self.read)
-            *queries, k, v = (self._by_row(tensor, tokens, piece) for tensor in projected)
-            inside = (*(q[:, :, -end.size :] for q in queries), *self._with_earlier(piece, k, v))
-            ends.append(replace(end, inside=inside, feed=KEPT))
-        return ends
+    def _inside(self, whole: Piece, called: Piece) -> tuple[Tensor, ...]:
+        """Queries of the positions that are called, with all keys and values up to them, for each row of a piece."""
+        pair = self.rows.pair[whole.rows]
+        if whole.feed == RUN:
+            first = _first(whole, self.at_fresh)
+            tokens = slice(first, first + whole.tokens)
+            *queries, k, v = (self._by_row(tensor, tokens, whole) for tensor in self.fresh)
+            return (*(q[:, :, -called.size :] for q in queries), *self._with_earlier(whole, k, v))
+        spans = slice(called.start, called.stop), slice(0, whole.stop), slice(0, whole.stop)
+        inside = tuple(
+            self.recipient.sites[name][self.layer][pair, :, span] for name, span in zip("qkv", spans, strict=True)
+        )
+        changed = (self.new.index[whole.rows] >= 0).nonzero().squeeze(1)
+        position = self.plan.position[whole.rows[changed]]
+        token = self.at_fresh[whole.rows[changed]] + position
+        for tensor, fresh, span in zip(inside, self.fresh, spans, strict=False):
+            place = position - span.start
+            seen = place >= 0
+            tensor[changed[seen], :, place[seen]] = fresh[0, :, token[seen]].transpose(0, 1).to(tensor.device)
+        return inside
 
     def _by_row(self, tensor: Tensor, tokens: slice, piece: Piece) -> Float[Tensor, "row head position head_dim"]:
         return by_row(tensor, tokens, len(piece.rows)) if self.packed else tensor
@@ -318,26 +326,6 @@ class _Pass:
         before = [self.recipient.sites[name][self.layer][pair, :, : piece.start].to(k.device) for name in "kv"]
         return torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
 
-    def _kept(self, piece: Piece) -> Piece:
-        """The piece with the recipient's queries, keys and values, the new ones among them."""
-        pair = self.rows.pair[piece.rows]
-        spans = slice(piece.start, piece.stop), slice(0, piece.stop), slice(0, piece.stop)
-        inside = [
-            self.recipient.sites[name][self.layer][pair, :, span] for name, span in zip("qkv", spans, strict=True)
-        ]
-        index = self.new.index[piece.rows]
-        changed = (index >= 0).nonzero().squeeze(1)
-        for tensor, fresh, span in zip(inside, self.fresh, spans, strict=False):
-            place = self.plan.position[piece.rows[changed]] - span.start
-            seen = place >= 0
-            tensor[changed[seen], :, place[seen]] = fresh[index[changed[seen]]]
-        return replace(piece, inside=tuple(inside))
-
-    def _taken(self, piece: Piece) -> Piece:
-        """The piece with what comes out of the recipient's attention."""
-        pair = self.rows.pair[piece.rows]
-        return replace(piece, inside=(self.recipient.sites["head_out"][self.layer][pair, piece.start : piece.stop],))
-
     # ---- within a block
 
     def attend(self, stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, _: Any, **rest: Any) -> Any:
@@ -345,21 +333,19 @@ class _Pass:
         if self.stash is not None:
             self.stash.extend((q, k, v))
             raise _Enough
+        if not self.fresh:
+            self.fresh, self.at_fresh = (q, k, v), self.base
         mask = self.recipient.arguments[self.layer]["attention_mask"][:1].to(q.device)
-        outputs, offset = [], 0
-        for piece in self.chunk:
-            tokens = slice(offset, offset + piece.tokens)
-            offset = tokens.stop
-            if piece.feed == TAKEN:
-                outputs.append(piece.inside[0].to(q.device).flatten(0, 1).unflatten(-1, (q.shape[1], -1)))
+        outputs = []
+        for whole, called in zip(self.whole, self.chunk, strict=True):
+            if whole.feed == TAKEN:
+                pair, span = self.rows.pair[whole.rows], slice(called.start, called.stop)
+                taken = self.recipient.sites["head_out"][self.layer][pair, span].to(q.device)
+                outputs.append(taken.flatten(0, 1).unflatten(-1, (q.shape[1], -1)))
                 continue
-            inside = piece.inside
-            if inside:
-                inside = tuple(tensor.to(q.device) for tensor in inside)
-            else:
-                queries, keys, values = (by_row(tensor, tokens, len(piece.rows)) for tensor in (q, k, v))
-                inside = (queries, *self._with_earlier(piece, keys, values))
-            outputs.append(self._mixed(stock, module, piece, inside, mask, rest))
+            inside = tuple(tensor.to(q.device) for tensor in self._inside(whole, called))
+            outputs.append(self._mixed(stock, module, called, inside, mask, rest))
+        self.fresh = ()
         return torch.cat(outputs).unsqueeze(0), None
 
     def _see(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -367,10 +353,11 @@ class _Pass:
         if self.stash is not None:
             self.stash.extend((keys, values))
             raise _Enough
-        (piece,) = self.chunk
-        keys, values = piece.inside or self._with_earlier(piece, keys, values)
-        self.patches.edit_heads("k", self.layer, keys, piece.rows, 0)
-        self.patches.edit_heads("v", self.layer, values, piece.rows, 0)
+        (whole,) = self.whole
+        keys, values = self._with_earlier(whole, *(self.fresh or (keys, values)))
+        self.fresh = ()
+        self.patches.edit_heads("k", self.layer, keys, whole.rows, 0)
+        self.patches.edit_heads("v", self.layer, values, whole.rows, 0)
         return keys, values
 
     def _mixed(
@@ -395,6 +382,11 @@ class _Pass:
         for each in asked:
             self.patches.edit(each, layer, tensor.view(-1, tensor.shape[-1]), self.base, self.flat)
         return tensor
+
+
+def _first(piece: Piece, base: Int[Tensor, "row"]) -> int:
+    """Where a piece begins among tokens, from where each row's position 0 would lie."""
+    return int(base[piece.rows[0]]) + piece.start
 
 
 _running: ContextVar[_Pass] = ContextVar("patchlight_pass")

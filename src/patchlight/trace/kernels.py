@@ -24,6 +24,7 @@ from patchlight.errors import InputError
 from patchlight.trace.hooks import alone
 
 if TYPE_CHECKING:
+    from jaxtyping import Int
     from torch import Tensor
 
     from patchlight.model.anatomy import Model
@@ -51,10 +52,13 @@ class Packed:
 
 
 class Projections(local):
-    """A switch in each thread: while it is off, the projections in front of attention give anything, at no cost."""
+    """The tokens, in each thread, for which the projections in front of attention compute; None stands for all.
+
+    For the others they give anything, at no cost.
+    """
 
     def __init__(self) -> None:
-        self.on = True
+        self.chosen: Int[Tensor, "some"] | None = None
 
 
 PRODUCTS = {"exact": torch.float32, "bfloat16": torch.bfloat16}
@@ -192,9 +196,13 @@ def _width_in(module: Any) -> int:
 
 def _switched(switch: Projections, forward: Forward, width: int) -> Forward:
     def project(stream: Tensor, *rest: Any, **named: Any) -> Tensor:
-        if switch.on:
+        chosen = switch.chosen
+        if chosen is None:
             return forward(stream, *rest, **named)
-        return stream.new_empty(*stream.shape[:-1], width)
+        result = stream.new_empty(*stream.shape[:-1], width)
+        if len(chosen):
+            result[..., chosen, :] = forward(stream[..., chosen, :], *rest, **named)
+        return result
 
     return project
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
+FEW_TOKENS = 512  # up to so many, a call costs more than what is copied to have one less
 TOKENS_PER_CALL = 2048  # matrix products at full rate, and what a block allocates stays in a processor's cache
 
 # How the attention of a piece is fed.
@@ -24,15 +25,14 @@ TAKEN = 2  # not at all: what comes out of it is the recipient's
 class Piece:
     """Rows that run the same positions: `stream[i]` belongs to row `rows[i]`, from position `start` on.
 
-    `inside` is what attention is given: nothing (RUN), queries of these positions with all keys and values before
-    them (KEPT), or what comes out of it (TAKEN).
+    Rows that are `leaving` are held from the next layer on.
     """
 
     rows: Int[Tensor, "row"]
     start: int
     stream: Float[Tensor, "row position width"]
     feed: int = RUN
-    inside: tuple[Tensor, ...] = ()
+    leaving: bool = False
 
     @property
     def size(self) -> int:
@@ -73,6 +73,13 @@ def groups(rows: Int[Tensor, "row"], by: Int[Tensor, "all"]) -> Iterator[tuple[i
     """The rows that share a value of `by`, value by value in rising order."""
     for value in by[rows].unique().tolist():
         yield value, rows[by[rows] == value]
+
+
+def calls(pieces: Sequence[Piece], *, together: bool) -> Iterator[list[Piece]]:
+    """Cuts pieces into calls, those of one feed apart where they are many; without `together`, one piece a call."""
+    few = together and sum(piece.tokens for piece in pieces) <= FEW_TOKENS
+    for feeds in ((RUN, KEPT, TAKEN),) if few else ((RUN,), (KEPT, TAKEN)):
+        yield from chunks([piece for piece in pieces if piece.feed in feeds], together=together)
 
 
 def chunks(pieces: Sequence[Piece], *, together: bool) -> Iterator[list[Piece]]:
