@@ -62,6 +62,9 @@ class Pair:
     where the pair comes from and are free for pairs written by hand. Statistics count by `fact`, and know that
     the pair leans on its `partner` too: the fact whose subject and answer make the corrupted side. `half` is
     `discovery` or `confirmation`; no pair of one half leans on a fact of the other.
+
+    `also_correct` and `also_wrong` are further right answers of the clean and of the corrupted prompt, `distractors`
+    are wrong after both. Metrics over sets of answers count them; all others read `correct` and `wrong` alone.
     """
 
     clean: str
@@ -77,13 +80,16 @@ class Pair:
     taught: bool = True
     partner: str = ""
     half: str = ""
+    also_correct: tuple[str, ...] = ()
+    also_wrong: tuple[str, ...] = ()
+    distractors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TokenPair:
     """A pair as token ids: the prompts as the model reads them (with its start token), and the answers after them.
 
-    What differs between the prompts is the subject. Statistics count by `fact`.
+    What differs between the prompts is the subject. Statistics count by `fact`. Further answers are those of `Pair`.
     """
 
     clean_ids: tuple[int, ...]
@@ -92,6 +98,9 @@ class TokenPair:
     wrong_ids: tuple[int, ...]
     fact: str = ""
     kind: str = ""
+    also_correct_ids: tuple[tuple[int, ...], ...] = ()
+    also_wrong_ids: tuple[tuple[int, ...], ...] = ()
+    distractor_ids: tuple[tuple[int, ...], ...] = ()
 
 
 @total_ordering

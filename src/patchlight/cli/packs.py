@@ -75,7 +75,10 @@ def preview(
     pack: PackName,
     model: ModelName,
     language: Annotated[Spoken, typer.Option("--language", help="Language of the questions.")] = "en",
-    metric: Annotated[str, typer.Option(help="logprob_diff (whole answers), logit_diff, ...")] = "logprob_diff",
+    metric: Annotated[
+        str,
+        typer.Option(help="logsumexp_diff (all answers), logprob_diff (the best two), logit_diff, ..."),
+    ] = "logsumexp_diff",
     swap: Annotated[
         Literal["subject", "condition", "object_class"], typer.Option(help="What the corrupted twin changes.")
     ] = "subject",
@@ -221,8 +224,12 @@ def _lines(seen: Preview, language: Spoken) -> Iterator[str]:
     for each in seen.questions:
         yield f"[{texts.word('exclusion', each.outcome)}] {each.fact} {each.template} {each.detail}".rstrip()
         if each.tokens:
-            yield f"    {_number(each.clean)}  {_tokens(each, 'clean')} -> {each.correct}"
-            yield f"    {_number(each.corrupted)}  {_tokens(each, 'corrupted')} -> {each.wrong}"
+            right, wrong = (each.correct, *each.also_correct), (each.wrong, *each.also_wrong, *each.distractors)
+            yield f"    {_number(each.clean)}  {_tokens(each, 'clean')} -> {' / '.join(right)}"
+            yield f"    {_number(each.corrupted)}  {_tokens(each, 'corrupted')} -> {' / '.join(wrong)}"
+    for lost in seen.unscored:
+        reason = texts.word("exclusion", lost.reason)
+        yield f"[{texts('excluded.unscored')}] {lost.fact} {lost.template} {lost.answer}: {reason}"
 
 
 def _tokens(question: Question, run: Literal["clean", "corrupted"]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -41,7 +42,8 @@ class Alignment:
 
     `correct_ids` and `wrong_ids` are the answers as they follow the prompts. `differing` lists the positions whose
     tokens differ. `roles` (per position): bos, before, subject_first, subject_mid, subject_last, relation, last.
-    `words` and `corrupted_words`: what a token adds to the text, as read.
+    `words` and `corrupted_words`: what a token adds to the text, as read. `also_correct_ids` are further right answers,
+    `also_wrong_ids` further wrong ones: right after the corrupted prompt, then distractors.
     """
 
     clean_ids: tuple[int, ...]
@@ -52,6 +54,18 @@ class Alignment:
     roles: tuple[str, ...]
     words: tuple[str, ...]
     corrupted_words: tuple[str, ...]
+    also_correct_ids: tuple[tuple[int, ...], ...] = ()
+    also_wrong_ids: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def all_correct_ids(self) -> tuple[tuple[int, ...], ...]:
+        """All right answers, without those that go on from another: who says the longer has said the shorter."""
+        return _beginnings((self.correct_ids, *self.also_correct_ids))
+
+    @property
+    def all_wrong_ids(self) -> tuple[tuple[int, ...], ...]:
+        """All wrong answers, without those that go on from another."""
+        return _beginnings((self.wrong_ids, *self.also_wrong_ids))
 
     @property
     def parting(self) -> int:
@@ -96,6 +110,14 @@ def common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     return next(differ, min(len(one), len(other)))
 
 
+def _beginnings(answers: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Each answer once, but none that begins with another."""
+    different = tuple(dict.fromkeys(answers))
+    return tuple(
+        one for one in different if not any(one != other and one[: len(other)] == other for other in different)
+    )
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """The token ids of a prompt: special tokens in front as the tokenizer adds them, none behind.
 
@@ -114,7 +136,8 @@ def align(tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair) -> Alignme
     """The pair in tokens, position by position.
 
     Raises AlignmentRefused, with the reason, where the prompts do not have the same number of tokens and the
-    same roles, or where the answers are empty, are the same, or are other tokens after the other prompt.
+    same roles, or where answers are empty, or other tokens after the other prompt. A right answer must not be the same
+    as a wrong one, nor, but for the best two, begin with it or the other way round.
     """
     clean, corrupted = _prompts(tokenizer, pair)
     if len(clean.ids) != len(corrupted.ids):
@@ -125,16 +148,18 @@ def align(tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair) -> Alignme
     differing = tuple(i for i, ids in enumerate(zip(clean.ids, corrupted.ids, strict=True)) if ids[0] != ids[1])
     if not differing:
         _refuse(pair, "prompts are the same", "clean and corrupted prompt are the same in tokens")
-    correct_ids, wrong_ids = _answer_ids(tokenizer, pair, clean, corrupted)
+    right, wrong = _answer_ids(tokenizer, pair, clean, corrupted)
     return Alignment(
         clean_ids=clean.ids,
         corrupted_ids=corrupted.ids,
-        correct_ids=correct_ids,
-        wrong_ids=wrong_ids,
+        correct_ids=right[0],
+        wrong_ids=wrong[0],
         differing=differing,
         roles=_roles(pair, clean, corrupted, differing),
         words=_words(tokenizer, clean),
         corrupted_words=_words(tokenizer, corrupted),
+        also_correct_ids=right[1:],
+        also_wrong_ids=wrong[1:],
     )
 
 
@@ -152,23 +177,40 @@ def mean_by_role(
     return present, means
 
 
+def answers_of(pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All right and all wrong answers of a pair, in the order of its alignment's: the best first, distractors last."""
+    return (pair.correct, *pair.also_correct), (pair.wrong, *pair.also_wrong, *pair.distractors)
+
+
 def refuse_leak(tokenizer: PreTrainedTokenizerBase, pair: Pair, alignment: Alignment) -> None:
-    """Raises AlignmentRefused where an answer stands in a prompt (guard 5 of the method).
+    """Raises AlignmentRefused where any answer stands in a prompt (guard 5 of the method).
 
     An answer stands in a prompt as a word (whatever the case; anywhere in scripts that write no spaces), or
-    by its first token, or by the first that tells it from the other answer. A token that is only part of a
-    character says nothing and is passed over.
+    by its first token, or by the first that tells it from the best answer of the other side. A token that is only part
+    of a character says nothing and is passed over.
     """
-    parting = alignment.parting if alignment.parted else 0
-    for answer, answer_ids in ((pair.correct, alignment.correct_ids), (pair.wrong, alignment.wrong_ids)):
-        token = answer_ids[parting]
-        for prompt, ids in ((pair.clean, alignment.clean_ids), (pair.corrupted, alignment.corrupted_ids)):
-            if mentions(prompt, answer):
-                _refuse(pair, "answer in the prompt", f"the answer {answer.strip()!r} stands in {prompt!r}")
-            if token in ids and "\ufffd" not in tokenizer.decode([token]):
-                piece = tokenizer.decode([token])
-                what = f"{piece!r}, with which the answer {answer.strip()!r} begins to differ, stands in {prompt!r}"
-                _refuse(pair, "answer's first token in the prompt", what)
+    right, wrong = answers_of(pair)
+    sides = (
+        (right, (alignment.correct_ids, *alignment.also_correct_ids), alignment.wrong_ids),
+        (wrong, (alignment.wrong_ids, *alignment.also_wrong_ids), alignment.correct_ids),
+    )
+    for answers, ids_of, other in sides:
+        for answer, ids in zip(answers, ids_of, strict=True):
+            common = common_tokens(ids, other)
+            parted = common < min(len(ids), len(other))
+            _refuse_standing(tokenizer, pair, alignment, answer, ids[common if parted else 0])
+
+
+def _refuse_standing(
+    tokenizer: PreTrainedTokenizerBase, pair: Pair, alignment: Alignment, answer: str, token: int
+) -> None:
+    for prompt, ids in ((pair.clean, alignment.clean_ids), (pair.corrupted, alignment.corrupted_ids)):
+        if mentions(prompt, answer):
+            _refuse(pair, "answer in the prompt", f"the answer {answer.strip()!r} stands in {prompt!r}")
+        if token in ids and "\ufffd" not in tokenizer.decode([token]):
+            piece = tokenizer.decode([token])
+            what = f"{piece!r}, with which the answer {answer.strip()!r} begins to differ, stands in {prompt!r}"
+            _refuse(pair, "answer's first token in the prompt", what)
 
 
 def refuse_unparted(pair: Pair | TokenPair, alignment: Alignment) -> None:
@@ -219,21 +261,38 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> _Encoded
 
 def _answer_ids(
     tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair, clean: _Encoded, corrupted: _Encoded
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """The tokens of all right and of all wrong answers, the best first."""
     if isinstance(pair, TokenPair):
-        correct, wrong = tuple(pair.correct_ids), tuple(pair.wrong_ids)
+        right = (pair.correct_ids, *pair.also_correct_ids)
+        wrong = (pair.wrong_ids, *pair.also_wrong_ids, *pair.distractor_ids)
     else:
-        answers = pair.correct, pair.wrong
-        correct, wrong = (_continuation(tokenizer, pair, clean, answer) for answer in answers)
-        if (correct, wrong) != tuple(_continuation(tokenizer, pair, corrupted, answer) for answer in answers):
-            what = "the answers are other tokens after the corrupted prompt than after the clean one"
-            _refuse(pair, "answers are cut differently", what)
-    if not correct or not wrong:
+        right, wrong = (
+            tuple(_answer(tokenizer, pair, clean, corrupted, each) for each in side) for side in answers_of(pair)
+        )
+    right, wrong = tuple(map(tuple, right)), tuple(map(tuple, wrong))
+    if not all((*right, *wrong)):
         _refuse(pair, "empty answer", "an answer adds no token to the prompt", "write the answer out")
-    if correct == wrong:
-        what = f"the correct and the wrong answer are both {tokenizer.decode(correct)!r}"
-        _refuse(pair, "answers are the same", what, "choose another wrong answer")
-    return correct, wrong
+    for one, other in product(right, wrong):
+        if one == other:
+            what = f"the correct and the wrong answer are both {tokenizer.decode(one)!r}"
+            _refuse(pair, "answers are the same", what, "choose another wrong answer")
+        # The best two may: whole answers tell them apart, and what reads single tokens refuses them itself.
+        if (one, other) != (right[0], wrong[0]) and common_tokens(one, other) == min(len(one), len(other)):
+            what = f"one answer begins with the other: {tokenizer.decode(one)!r} and {tokenizer.decode(other)!r}"
+            _refuse(pair, "one answer begins with the other", what, "leave out the further answer")
+    return right, wrong
+
+
+def _answer(
+    tokenizer: PreTrainedTokenizerBase, pair: Pair, clean: _Encoded, corrupted: _Encoded, answer: str
+) -> tuple[int, ...]:
+    """The tokens of an answer, which are the same after both prompts."""
+    ids = _continuation(tokenizer, pair, clean, answer)
+    if ids != _continuation(tokenizer, pair, corrupted, answer):
+        what = f"the answer {answer!r} is other tokens after the corrupted prompt than after the clean one"
+        _refuse(pair, "answers are cut differently", what)
+    return ids
 
 
 def _continuation(tokenizer: PreTrainedTokenizerBase, pair: Pair, prompt: _Encoded, answer: str) -> tuple[int, ...]:

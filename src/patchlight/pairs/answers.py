@@ -7,8 +7,9 @@ position before it. The logits are read where the two answers part. Every metric
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,13 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchlight.errors import InputError
-from patchlight.pairs.align import Alignment, refuse_unparted
+from patchlight.pairs.align import Alignment, common_tokens, refuse_unparted
 from patchlight.records import Pair, TokenPair
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
 
 AT_PARTING = ("logit_diff", "kl", "rank")  # parts that are read where the answers part
+SETS = ("all_correct", "all_wrong")  # parts that count every answer of a side
 ROWS_AT_ONCE = 256  # of whole vocabularies
 
 
@@ -53,6 +55,7 @@ METRICS = {
         lambda part: part["correct"].mean(1) - part["wrong"].mean(1),
         "logprob_diff_mean",
     ),
+    "logsumexp_diff": Metric("nats", 0.5, SETS, lambda part: part["all_correct"] - part["all_wrong"], "logsumexp_diff"),
     "logprob": Metric("nats", 0.5, ("correct",), lambda part: part["correct"].sum(1), "logprob_diff"),
     "prob": Metric("probability", 0.05, ("correct",), lambda part: part["correct"].sum(1).exp(), "logprob_diff"),
     "kl": Metric("nats", 0.1, ("kl",), lambda part: part["kl"], "logit_diff"),
@@ -62,23 +65,59 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of pairs of one shape, as far as they are read; they part at token `parting`."""
+    """The answers of pairs of one shape, as far as they are read; the best two part at token `parting`.
+
+    `all_correct` and `all_wrong` hold every answer of a side, where a metric counts them; else they are empty.
+    """
 
     correct: Int[Tensor, "pair token"]
     wrong: Int[Tensor, "pair token"]
     parting: int
+    all_correct: tuple[Int[Tensor, "pair token"], ...] = ()
+    all_wrong: tuple[Int[Tensor, "pair token"], ...] = ()
 
     @staticmethod
     def of(alignments: Sequence[Alignment], metrics: Sequence[str]) -> Answers:
         """The answers of alignments of one `shape` under these metrics."""
         correct, wrong = zip(*(_asked(alignment, metrics) for alignment in alignments), strict=True)
-        return Answers(torch.tensor(correct), torch.tensor(wrong), alignments[0].parting)
+        best = Answers(torch.tensor(correct), torch.tensor(wrong), alignments[0].parting)
+        if not counts_sets(metrics):
+            return best
+        sides = ([each.all_correct_ids for each in alignments], [each.all_wrong_ids for each in alignments])
+        return replace(best, **dict(zip(SETS, map(_by_answer, sides), strict=True)))
 
-    @property
+    @cached_property
     def continuations(self) -> list[Int[Tensor, "pair token"]]:
-        """What is run after the prompts: as far as the last token read needs it, once where one answer serves both."""
-        shorter, longer = sorted((self.correct[:, :-1], self.wrong[:, :-1]), key=lambda tokens: tokens.shape[1])
-        return [longer] if shorter.shape[1] <= self.parting else [self.correct[:, :-1], self.wrong[:, :-1]]
+        """What is run after the prompts: as far as the last token read needs it, once where it serves several answers.
+
+        The first goes along the best right answer, and to where the best two part.
+        """
+        read = [tokens[:, :-1] for tokens in (self.correct, self.wrong, *self.all_correct, *self.all_wrong)]
+        runs: list[Tensor] = []
+        for tokens in sorted(read, key=lambda tokens: -tokens.shape[1]):
+            if not any(_begins(run, tokens) for run in runs):
+                runs.append(tokens)
+        first = self.correct[:, : max(self.correct.shape[1] - 1, self.parting)]
+        return sorted(runs, key=lambda run: not _begins(run, first))
+
+    def run(self, tokens: Int[Tensor, "pair token"], step: int) -> int:
+        """The number of a continuation in which these tokens can be read after so many of them."""
+        runs = enumerate(self.continuations)
+        return next(number for number, run in runs if _begins(run, tokens[:, :step]))
+
+
+def _begins(run: Int[Tensor, "pair token"], tokens: Int[Tensor, "pair other"]) -> bool:
+    return torch.equal(run[:, : tokens.shape[1]], tokens)
+
+
+def _by_answer(every: Sequence[Sequence[Sequence[int]]]) -> tuple[Int[Tensor, "pair token"], ...]:
+    """The answers of one side of several alignments, as many and as long in each."""
+    return tuple(torch.tensor(tokens) for tokens in zip(*every, strict=True))
+
+
+def counts_sets(metrics: Sequence[str]) -> bool:
+    """True where one of the metrics counts every answer of a pair, not the best two alone."""
+    return not _parts(metrics).isdisjoint(SETS)
 
 
 def require_metrics(metrics: Sequence[str]) -> None:
@@ -96,17 +135,26 @@ def refuse_unreadable(pair: Pair | TokenPair, alignment: Alignment, metrics: Seq
 
 
 def shape(alignment: Alignment, metrics: Sequence[str]) -> tuple[int, ...]:
-    """Pairs of one shape are run together: the tokens in the prompt and in both answers, and where these part."""
+    """Pairs of one shape are run together: the tokens in the prompt and in the answers, and where these part."""
     correct, wrong = _asked(alignment, metrics)
-    return len(alignment.clean_ids), len(correct), len(wrong), alignment.parting
+    best = len(alignment.clean_ids), len(correct), len(wrong), alignment.parting
+    if not counts_sets(metrics):
+        return best
+    every = (correct, wrong, *alignment.all_correct_ids, *alignment.all_wrong_ids)
+    common = (common_tokens(one, other) for one, other in combinations(every, 2))
+    return (*best, len(alignment.all_correct_ids), *map(len, every), *common)
 
 
 def steps_read(alignment: Alignment, metric: str) -> list[int]:
     """After how many tokens of an answer the metric is read; 0 is the last position of the prompt."""
-    parts = METRICS[metric].parts
-    steps = set(range(len(alignment.correct_ids) if "correct" in parts else 0))
-    steps |= set(range(len(alignment.wrong_ids) if "wrong" in parts else 0))
-    return sorted(steps or {alignment.parting})
+    whole = {
+        "correct": (alignment.correct_ids,),
+        "wrong": (alignment.wrong_ids,),
+        "all_correct": alignment.all_correct_ids,
+        "all_wrong": alignment.all_wrong_ids,
+    }
+    longest = max((len(ids) for part in METRICS[metric].parts for ids in whole.get(part, ())), default=0)
+    return list(range(longest)) or [alignment.parting]
 
 
 @torch.inference_mode()
@@ -125,8 +173,9 @@ def read(
     `runs` has the normed stream from the end of the prompt on, for each of `answers.continuations`. `pair` says whose
     answers a row gives, `clean` is the clean run where the answers part. The vocabulary is unembedded only for metrics
     that need it, `rows_at_once`. `logit_diff` in logits; `logprob_diff`, `logprob` in nats over all tokens of an answer
-    (`logprob_diff_mean`: per token); `prob` of the correct answer; `kl`: minus the divergence of the clean run's next
-    token from the row's, in nats; `rank`: minus the number of tokens above the correct one.
+    (`logprob_diff_mean`: per token); `logsumexp_diff`: the logarithm of the summed probabilities of all right answers
+    minus that of all wrong ones, in nats; `prob` of the correct answer; `kl`: minus the divergence of the clean run's
+    next token from the row's, in nats; `rank`: minus the number of tokens above the correct one.
     """
     parting, parts = answers.parting, _parts(metrics)
     found = _vocabulary_parts(model, parts, runs, answers, pair, clean, rows_at_once)
@@ -150,7 +199,7 @@ def measure(
             "trace-kl-without-clean", "kl is a distance from the clean run", fix="use `read`, with `clean`"
         )
     correct, wrong = answers.cpu().split(1, dim=1)
-    both = Answers(correct, wrong, 0)
+    both = Answers(correct, wrong, 0, (correct,), (wrong,))
     return read(model, [metric], [normed[:, None]], both, pair=torch.arange(len(normed)), clean=normed)[metric]
 
 
@@ -176,11 +225,16 @@ def _vocabulary_parts(
     found: dict[str, Tensor] = {}
     readers: list[_Reader] = []
     exact = torch.promote_types(model.dtype, torch.float32)
-    for part, tokens, run in (("correct", answers.correct, 0), ("wrong", answers.wrong, len(runs) - 1)):
-        if part in parts:
-            found[part] = clean.new_empty(len(pair), tokens.shape[1], dtype=exact)
+    whole = {"correct": (answers.correct,), "wrong": (answers.wrong,)}
+    whole |= {"all_correct": answers.all_correct, "all_wrong": answers.all_wrong}
+    along = {
+        part: [clean.new_empty(len(pair), tokens.shape[1], dtype=exact) for tokens in whole[part]]
+        for part in sorted(parts & whole.keys())
+    }
+    for part, every in along.items():
+        for tokens, into in zip(whole[part], every, strict=True):
             readers += [
-                _Reader(run, step, _logprob(tokens[pair, step]), found[part][:, step])
+                _Reader(answers.run(tokens, step), step, _logprob(tokens[pair, step]), into[:, step])
                 for step in range(tokens.shape[1])
             ]
     for part in parts & {"rank", "kl"}:
@@ -194,7 +248,12 @@ def _vocabulary_parts(
             logprobs = model.logits(runs[run][rows, step]).to(exact).log_softmax(-1)
             for reader in of_step:
                 reader.into[rows] = reader.take(logprobs, rows)
-    return found
+    return found | {part: _together(every) if part in SETS else every[0] for part, every in along.items()}
+
+
+def _together(answers: Sequence[Float[Tensor, "row step"]]) -> Float[Tensor, " row"]:
+    """The logarithm of the summed probabilities of whole answers."""
+    return torch.stack([each.sum(1) for each in answers], dim=1).logsumexp(1)
 
 
 def _place(reader: _Reader) -> tuple[int, int]:

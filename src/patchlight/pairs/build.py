@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from patchlight.packs.problem import Language
 from patchlight.packs.spec import Pack, Template
 from patchlight.pairs.align import AlignmentRefused, align, common_tokens, encode, refuse_leak
+from patchlight.pairs.alternatives import Unscored, widened
 from patchlight.records import Fact, Pair
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Built:
-    """The pairs of a pack, and the questions that became none."""
+    """The pairs of a pack, the questions that became none, and the further answers that cannot be scored."""
 
     pairs: list[Pair]
     refused: list[Refusal]
+    unscored: list[Unscored] = field(default_factory=list)  # further answers that pairs do without
 
     def counts(self) -> dict[str, int]:
         """Refused questions by reason."""
@@ -61,11 +63,12 @@ def build_pairs(
     the same number of tokens in the template, the same condition and another answer; a fact keeps its partner from
     template to template where it can, and partners serve about equally often. With `halves` (from `pairs.halves`) a
     partner is of the same half. A question without a partner, and a fact that cannot be said in the language, are
-    refused with the reason.
+    refused with the reason. Further right answers and distractors go with a pair where they can be scored.
     """
     by_relation: dict[str, list[Fact]] = defaultdict(list)
     for fact in pack.facts(language):
         by_relation[fact.relation].append(fact)
+    unscored: list[Unscored] = []
     outcomes: list[Pair | Refusal] = [_unsaid(entry.id, language) for entry in pack.unsaid(language)]
     for relation, facts in by_relation.items():
         templates = pack.templates(relation, language)
@@ -74,10 +77,13 @@ def build_pairs(
         for number, template in enumerate(templates):
             asked = [fact for turn, fact in enumerate(facts) if in_turn(turn, number, len(templates), per_fact)]
             order = random.Random(f"{seed} {template.id}")
-            outcomes.extend(_Maker(tokenizer, template, facts, language, order, dealt).ask(asked))
+            maker = _Maker(tokenizer, template, facts, language, order, dealt)
+            outcomes.extend(maker.ask(asked))
+            unscored.extend(maker.unscored)
     return Built(
         pairs=[outcome for outcome in outcomes if isinstance(outcome, Pair)],
         refused=[outcome for outcome in outcomes if isinstance(outcome, Refusal)],
+        unscored=unscored,
     )
 
 
@@ -131,6 +137,7 @@ class _Maker:
         self.rank = {fact.id: order.random() for fact in facts}
         self.lengths = {fact.id: len(encode(tokenizer, template.fill(fact.subject, fact.condition))) for fact in facts}
         self.answers = {fact.id: self._answer_ids(fact) for fact in facts}
+        self.unscored: list[Unscored] = []
 
     def ask(self, facts: Sequence[Fact]) -> Iterator[Pair | Refusal]:
         """A pair or a refusal for each fact, in the given order; partners are dealt in the seed's order."""
@@ -164,7 +171,9 @@ class _Maker:
                 refusals.append(refused)
                 continue
             self.dealt.serve(fact.id, partner.id)
-            return pair
+            wider, unscored = widened(self.tokenizer, pair, fact, partner, self.space)
+            self.unscored += unscored
+            return wider
         reason, _ = Counter(refused.reason for refused in refusals).most_common(1)[0]
         detail = next(refused.what for refused in refusals if refused.reason == reason)
         return self._refuse(fact, reason, detail)

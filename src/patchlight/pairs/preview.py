@@ -11,6 +11,8 @@ from patchlight.packs.masking import mask
 from patchlight.packs.problem import Language
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import AlignmentRefused, align
+from patchlight.pairs.alternatives import Unscored
+from patchlight.pairs.answers import counts_sets
 from patchlight.pairs.build import Refusal, build_pairs
 from patchlight.pairs.screen import Screened, known_facts, screen
 from patchlight.pairs.twins import Swap, build_twins
@@ -39,7 +41,8 @@ class Question:
 
     `outcome` is `answered`, or why the question cannot be measured. The metric after both prompts is NaN where it was
     not measured. `per_character` and `gain`: the whole right answer against the whole wrong one after the clean
-    prompt, in nats per character, and in nats that the question adds.
+    prompt, in nats per character, and in nats that the question adds. `correct` and `wrong` are the best answers;
+    `also_correct`, `also_wrong` and `distractors` those that metrics over sets count with them.
     """
 
     fact: str
@@ -57,6 +60,9 @@ class Question:
     per_character: float = math.nan
     gain: float = math.nan
     detail: str = ""
+    also_correct: tuple[str, ...] = ()
+    also_wrong: tuple[str, ...] = ()
+    distractors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ class Control:
 
 @dataclass(frozen=True)
 class Preview:
-    """A pack as a model meets it; `known` are the facts answered in two wordings or more."""
+    """A pack as a model meets it; `known` are the facts answered in two wordings or more.
+
+    `unscored`: further answers that questions do without, with the reason.
+    """
 
     pack: str
     model: str
@@ -84,6 +93,7 @@ class Preview:
     controls: tuple[Control, ...]
     known: tuple[str, ...]
     facts: int
+    unscored: tuple[Unscored, ...] = ()
 
     @property
     def answered(self) -> int:
@@ -96,12 +106,15 @@ def preview(
     model: Model,
     *,
     language: Language = "en",
-    metric: str = "logprob_diff",
+    metric: str = "logsumexp_diff",
     swap: Swap | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Preview:
-    """Every question of the pack in that language with its twin: another subject, or another `swap`."""
+    """Every question of the pack in that language with its twin: another subject, or another `swap`.
+
+    The default metric counts every right and every wrong answer of the pack.
+    """
     if swap:
         built = build_twins(pack, model.tokenizer, swap, language=language)
     else:
@@ -114,7 +127,8 @@ def preview(
     known = sorted(known_facts(screened) | known_facts(screened, taught=False), key=order.__getitem__)
     controls = (*_unrelated(pack, model, language), *_made_up(pack, model, language))
     facts = len(pack.facts(language))
-    return Preview(pack.id, model.name, language, metric, tuple(questions), controls, tuple(known), facts)
+    unscored = tuple(built.unscored) if counts_sets([metric]) else ()
+    return Preview(pack.id, model.name, language, metric, tuple(questions), controls, tuple(known), facts, unscored)
 
 
 def masked(pack: Pack, content: Preview) -> dict[str, Any]:
@@ -173,6 +187,9 @@ def _question(
         corrupted=corrupted,
         per_character=per_character,
         gain=gain,
+        also_correct=tuple(map(str.strip, pair.also_correct)),
+        also_wrong=tuple(map(str.strip, pair.also_wrong)),
+        distractors=tuple(map(str.strip, pair.distractors)),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from patchlight.packs.problem import Language
 from patchlight.packs.spec import Pack, Template
 from patchlight.pairs.align import AlignmentRefused, align, refuse_leak
+from patchlight.pairs.alternatives import Unscored, widened
 from patchlight.pairs.build import Built, Refusal, contrasts, in_turn
 from patchlight.records import Fact, Pair
 
@@ -42,6 +43,8 @@ def build_twins(
     facts, halves = pack.facts(language), halves or {}
     served: Counter[str] = Counter()
     turns: Counter[str] = Counter()
+    by_id, space = {fact.id: fact for fact in facts}, " " if language == "en" else ""
+    unscored: list[Unscored] = []
     outcomes: list[Pair | Refusal] = []
     for fact in facts:
         for template in _asked_in(pack, fact, turns, language, templates_per_fact):
@@ -55,10 +58,13 @@ def build_twins(
             outcome = _first_that_fits(tokenizer, fact, template, near, swap)
             if isinstance(outcome, Pair):
                 served[_name(outcome)] += 1
+                outcome, lost = widened(tokenizer, outcome, fact, by_id[outcome.partner], space)
+                unscored += lost
             outcomes.append(outcome)
     return Built(
         pairs=[replace(each, half=halves.get(each.fact, "")) for each in outcomes if isinstance(each, Pair)],
         refused=[each for each in outcomes if isinstance(each, Refusal)],
+        unscored=unscored,
     )
 
 

@@ -33,6 +33,7 @@ from patchlight.report import (
     steps,
     subspaces,
 )
+from patchlight.report.answers import counting, further_answers
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
 from patchlight.report.reasons import advice_words, reason_words
@@ -88,6 +89,7 @@ def render(contents: ReportContents, language: str) -> str:
         learnt=learnt,
         metric=texts.word("metric", contents.metric),
         unit=texts(f"unit.{contents.unit}"),
+        counting=counting(contents.metric, texts),
         **_helpers(texts),
     )
 
@@ -136,6 +138,7 @@ def _helpers(texts: Texts) -> dict[str, Any]:
         "words": words,
         "plain": texts.pick,
         "marked": marked,
+        "further_answers": lambda example: further_answers(example, texts),
         "tested_and_passed": tested_and_passed,
         "candidate_site": lambda site: site_words(site, texts),
         "interval": lambda interval: interval_words(interval, texts),

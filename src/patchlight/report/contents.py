@@ -96,7 +96,7 @@ class KnownCount:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Pairs (or facts) left out for one reason, with a few of them as examples."""
+    """Pairs (or facts, or answers) left out for one reason, with a few of them as examples."""
 
     reason: str
     count: int
@@ -177,6 +177,9 @@ class Example:
     clean_metric: float
     corrupted_metric: float
     maps: tuple[ExampleMap, ...]
+    also_correct: tuple[str, ...] = ()
+    also_wrong: tuple[str, ...] = ()
+    distractors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,7 @@ class Checkpoint:
     compared: tuple[KindsCompared, ...] = ()
     split: str = ""  # hash of the record of the facts' split
     learnt: tuple[Learnt, ...] = ()
+    unscored: tuple[Excluded, ...] = ()  # further answers that questions do without, where the metric counts them
 
 
 @dataclass(frozen=True)

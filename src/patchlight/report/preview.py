@@ -15,6 +15,7 @@ from markupsafe import Markup
 from patchlight.packs.problem import Language
 from patchlight.packs.spec import Pack
 from patchlight.pairs.preview import ANSWERED, Preview, masked
+from patchlight.report.answers import counting
 from patchlight.report.build import environment, write_whole
 from patchlight.report.texts import read_texts
 from patchlight.store.faults import told_clearly
@@ -43,6 +44,7 @@ def render_preview(pack: Pack, content: Preview, language: Language) -> str:
             t=texts,
             title=pack.title.get(language) or next(iter(pack.title.values())),
             preview=plain,
+            counting=counting(content.metric, texts) if _further(content) else "",
             facts=_by_fact(plain["questions"]),
             outcomes=Counter(question.outcome for question in content.questions).most_common(),
             answered=ANSWERED,
@@ -61,6 +63,10 @@ def _by_fact(questions: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     for question in questions:
         found.setdefault(question["fact"], []).append(question)
     return found
+
+
+def _further(content: Preview) -> bool:
+    return any(each.also_correct or each.also_wrong or each.distractors for each in content.questions)
 
 
 def _number(value: float) -> str:

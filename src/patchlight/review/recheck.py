@@ -17,6 +17,7 @@ from sqlalchemy import Engine, insert, select, update
 from patchlight.judge.statistics import cluster_bootstrap
 from patchlight.pairs.align import align
 from patchlight.pairs.screen import known_facts, screen
+from patchlight.pairs.stored import pair_of
 from patchlight.records import Interval, Pair, Site
 from patchlight.review.people import require
 from patchlight.review.queue import put_one
@@ -206,7 +207,7 @@ def _moved_alone(
 def pairs_in(content: Mapping[str, Any], *, held_out: bool = True) -> list[Pair]:
     """The pairs of a finding's held-out facts, or of the others."""
     rows = [row for row in content["pairs"] if row["held_out"] == held_out]
-    return [Pair(**{name: row[name] for name in Pair.__dataclass_fields__ if name in row}) for row in rows]
+    return [pair_of(row) for row in rows]
 
 
 def _known(model: Model, content: Mapping[str, Any]) -> tuple[list[Pair], Float[np.ndarray, " pair"]]:

@@ -124,6 +124,7 @@ def _checkpoint(study: Study, pack: Pack, result: CheckpointResults, first: Chec
         learnt=learnt(first, result),
         compared=kinds_compared([kind_view(study, result, kind) for kind in kinds], seed_of(study, "contrast")),
         split=result.split,
+        unscored=tuple(Excluded(**{**each, "examples": tuple(each["examples"])}) for each in asked.meta["unscored"]),
     )
 
 

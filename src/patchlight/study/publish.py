@@ -20,6 +20,8 @@ from patchlight.report.reasons import advice
 from patchlight.store.faults import told_clearly
 from patchlight.study.results import CheckpointResults, SweepResult
 
+LISTS = ("words", "corrupted_words", "roles", "also_correct", "also_wrong", "distractors")  # of a question
+
 
 def publish(contents: ReportContents, results: Sequence[CheckpointResults], folder: Path) -> Path:
     """The path of the report; beside it lie `effects.parquet` (every cell of every pair), `intervals.csv` (every
@@ -189,7 +191,7 @@ def _exchanged(contents: ReportContents) -> Iterator[dict[str, Any]]:
 def _questions(results: Sequence[CheckpointResults]) -> Iterator[dict[str, Any]]:
     for result in results:
         for row in result.asked.meta["pairs"]:
-            tokens = {name: " | ".join(row[name]) for name in ("words", "corrupted_words", "roles")}
+            tokens = {name: " | ".join(row[name]) for name in LISTS}
             yield {
                 "checkpoint": result.checkpoint.key,
                 **row,

@@ -13,9 +13,12 @@ import pandas as pd
 
 from patchlight.packs.spec import Pack
 from patchlight.pairs.align import align
+from patchlight.pairs.alternatives import Unscored
+from patchlight.pairs.answers import counts_sets
 from patchlight.pairs.build import Built, build_pairs
 from patchlight.pairs.halves import deal_halves
 from patchlight.pairs.screen import Screened, known_facts, screen
+from patchlight.pairs.stored import pair_of
 from patchlight.pairs.twins import build_twins
 from patchlight.records import Pair
 from patchlight.store.results import Artifact, Result
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 ONE_WORDING = "fact answered in one wording only"
 NEVER_TAUGHT = "never taught: asked as a control"
 OVER_LIMIT = "over the study's limit of pairs for a kind"
+EXAMPLES = 3
 LEFT_OUT_COLUMNS = [
     "fact",
     "kind",
@@ -46,7 +50,8 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
 
     Meta `pairs`: every pair the model answers, `swept` true where it takes part in the sweeps; `known`: facts known
     in two wordings, of those asked, by kind and by whether they were taught; `facts`: each of them;
-    `gap_unclear`: kinds whose mean gap over all facts asked is not told from 0.
+    `gap_unclear`: kinds whose mean gap over all facts asked is not told from 0; `unscored`: further answers that
+    questions do without although a metric of the study counts them, by reason.
     Table `left_out`: every other question, with its reason.
     """
     spec = study.spec
@@ -74,6 +79,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     meta = {
         "known": _known_counts(built, known, known_facts(screened, taught=False)),
         "facts": _facts(built, known | known_facts(screened, taught=False)),
+        "unscored": _unscored(built.unscored) if counts_sets(spec.sweep.metrics) else [],
         "gap_unclear": [each.kind for each in screened.knowledge.values() if each.gap is None or each.gap.low <= 0],
     }
     left_out = _left_out(built, screened, known, chosen)
@@ -84,7 +90,7 @@ def questions_of(asked: Artifact) -> list[Question]:
     """The pairs of a stored `ask` that take part in the sweeps."""
     return [
         Question(
-            Pair(**{name: row[name] for name in Pair.__dataclass_fields__}),
+            pair_of(row),
             row["clean_metric"],
             row["corrupted_metric"],
             **{name: tuple(row[name]) for name in ("words", "corrupted_words", "roles", "differing")},
@@ -131,14 +137,30 @@ def _built(study: Study, pack: Pack, model: Model) -> Built:
     return Built(
         [pair for pair in pairs if pair.relation in wanted],
         [refusal for refusal in built.refused if of_fact.get(refusal.fact) in wanted],
+        [each for each in built.unscored if of_fact.get(each.fact) in wanted],
     )
 
 
+def _unscored(answers: Sequence[Unscored]) -> list[dict[str, Any]]:
+    """By reason how many questions do without an answer, and some of these answers."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for each in answers:
+        by_reason[each.reason].append(each.answer)
+    return [
+        {"reason": reason, "count": len(words), "examples": list(dict.fromkeys(words))[:EXAMPLES]}
+        for reason, words in by_reason.items()
+    ]
+
+
 def _distractors(study: Study, pack: Pack) -> dict[str, list[str]]:
-    """The distractors of each fact as continuations, where the study asks for them."""
+    """The distractors of each fact as continuations, where the study asks for them.
+
+    A first metric that counts them among the wrong answers asks for more: all together have to be less likely.
+    """
     spec = study.spec
     space = " " if spec.language == "en" else ""
-    facts = pack.facts(spec.language) if spec.pairs.distractors else []
+    asked = spec.pairs.distractors and not counts_sets(spec.sweep.metrics[:1])
+    facts = pack.facts(spec.language) if asked else []
     return {fact.id: [space + word for word in fact.distractors] for fact in facts}
 
 

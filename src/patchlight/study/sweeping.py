@@ -13,7 +13,7 @@ Direction = Literal["denoise", "noise"]
 Screened = Literal[Component, "head_out", "q", "k", "v", "mlp_hidden"]
 Estimate = Literal["attribution", "atp_star", "integrated"]
 OtherCorruption = Literal["gaussian", "mean", "zero", "resample"]
-Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logprob", "prob", "kl", "rank"]
+Metric = Literal["logit_diff", "logprob_diff", "logprob_diff_mean", "logsumexp_diff", "logprob", "prob", "kl", "rank"]
 Metrics = Annotated[
     tuple[Metric, ...],
     Field(min_length=1),

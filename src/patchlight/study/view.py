@@ -177,6 +177,9 @@ class KindView:
             clean_metric=question.clean,
             corrupted_metric=question.corrupted,
             maps=maps,
+            also_correct=pair.also_correct,
+            also_wrong=pair.also_wrong,
+            distractors=pair.distractors,
         )
 
     def evidence(self, asked: int, sets: SetEvidence | None) -> Evidence:

@@ -87,8 +87,15 @@ def _measured(model: Model, batch: Sequence[Alignment], metric: str) -> Float[np
 
 def _turned(pair: Pair | TokenPair) -> Pair | TokenPair:
     if isinstance(pair, TokenPair):
-        ids = (pair.corrupted_ids, pair.clean_ids, pair.wrong_ids, pair.correct_ids)
-        return TokenPair(*ids, fact=pair.fact, kind=pair.kind)
+        return replace(
+            pair,
+            clean_ids=pair.corrupted_ids,
+            corrupted_ids=pair.clean_ids,
+            correct_ids=pair.wrong_ids,
+            wrong_ids=pair.correct_ids,
+            also_correct_ids=pair.also_wrong_ids,
+            also_wrong_ids=pair.also_correct_ids,
+        )
     return replace(
         pair,
         clean=pair.corrupted,
@@ -97,4 +104,6 @@ def _turned(pair: Pair | TokenPair) -> Pair | TokenPair:
         wrong=pair.correct,
         subject=pair.corrupted_subject,
         corrupted_subject=pair.subject,
+        also_correct=pair.also_wrong,
+        also_wrong=pair.also_correct,
     )

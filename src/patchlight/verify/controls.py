@@ -65,7 +65,7 @@ def _choose(
             for index in order
             if lengths[index] == length
             and pairs[index].fact != pair.fact
-            and pairs[index].correct not in (pair.correct, pair.wrong)
+            and _right(pairs[index]).isdisjoint((*_right(pair), pair.wrong, *pair.also_wrong))
             and pairs[index].clean not in (pair.clean, pair.corrupted)
             and admissible(pair, pairs[index])
         ]
@@ -74,3 +74,7 @@ def _choose(
             used[chosen] += 1
         prompts.append(None if chosen is None else pairs[chosen].clean)
     return Donors(tuple(prompts))
+
+
+def _right(pair: Pair) -> set[str]:
+    return {pair.correct, *pair.also_correct}

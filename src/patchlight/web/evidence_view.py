@@ -13,6 +13,7 @@ from typing import Any
 from patchlight.judge.evidence import Candidate
 from patchlight.judge.verdict import Reason
 from patchlight.records import Interval
+from patchlight.report.answers import counting, further_answers
 from patchlight.report.band import effect_and_controls
 from patchlight.report.build import marked
 from patchlight.report.charts import percent
@@ -27,13 +28,18 @@ from patchlight.web.evidence_read import Content, example_of, interval_of, sites
 
 @dataclass(frozen=True)
 class Question:
-    """One question in plain words: both prompts as (same, differing, same), both answers, and what was measured."""
+    """One question in plain words: both prompts as (same, differing, same), both answers, and what was measured.
+
+    `further`: names of sorts of further answers, with the answers; `counting` says whether the metric counts them.
+    """
 
     clean: tuple[str, str, str]
     corrupted: tuple[str, str, str]
     correct: str
     wrong: str
     measured: str
+    further: tuple[tuple[str, str], ...]
+    counting: str
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,9 @@ def _question(example: Example, content: Content, texts: Texts) -> Question:
         clean=_number(example.clean_metric),
         corrupted=_number(example.corrupted_metric),
     )
-    return Question(parts["clean"], parts["corrupted"], readable(example.correct), readable(example.wrong), measured)
+    best, further = (readable(example.correct), readable(example.wrong)), tuple(further_answers(example, texts))
+    note = counting(content["metric"], texts) if further else ""
+    return Question(parts["clean"], parts["corrupted"], *best, measured, further, note)
 
 
 def _asked(content: Content, t: Texts) -> Table:

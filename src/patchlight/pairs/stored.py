@@ -1,0 +1,15 @@
+"""Pairs as they come back from a store: rows of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from patchlight.records import Pair
+
+
+def pair_of(row: Mapping[str, Any]) -> Pair:
+    """The pair of a stored row, whatever else stands there; fields that a row of an earlier version lacks are empty."""
+    found = {field.name: row[field.name] for field in fields(Pair) if field.name in row}
+    return Pair(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
