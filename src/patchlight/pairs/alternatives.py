@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchlight.pairs.align import AlignmentRefused, align, refuse_leak
 from patchlight.records import Fact, Pair
@@ -46,7 +46,7 @@ def widened(
 
 def _further(fact: Fact, partner: Fact) -> Iterator[tuple[Side, str]]:
     yield from (("also_correct", word) for word in fact.answers[1:])
-    yield from (("also_wrong", word) for word in partner.answers[1:])
+    yield from (("also_wrong", word) for word in partner.answers[1:] if word not in fact.answers)
     yield from (("distractors", word) for word in fact.distractors if word not in partner.answers)
 
 
@@ -54,6 +54,7 @@ def _with(tokenizer: PreTrainedTokenizerBase, pair: Pair, side: Side, answer: st
     """The pair with one more answer. Raises AlignmentRefused where it cannot be scored."""
     if both:
         raise AlignmentRefused(RIGHT_FOR_BOTH, f"{answer.strip()!r} is right after both prompts", pair=pair)
-    wider = replace(pair, **{side: (*getattr(pair, side), answer)})
+    more: dict[str, Any] = {side: (*getattr(pair, side), answer)}
+    wider = replace(pair, **more)
     refuse_leak(tokenizer, wider, align(tokenizer, wider))
     return wider

@@ -6,7 +6,7 @@ position before it. The logits are read where the two answers part. Every metric
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, groupby
@@ -83,8 +83,8 @@ class Answers:
         best = Answers(torch.tensor(correct), torch.tensor(wrong), alignments[0].parting)
         if not counts_sets(metrics):
             return best
-        sides = ([each.all_correct_ids for each in alignments], [each.all_wrong_ids for each in alignments])
-        return replace(best, **dict(zip(SETS, map(_by_answer, sides), strict=True)))
+        right, against = (each.all_correct_ids for each in alignments), (each.all_wrong_ids for each in alignments)
+        return replace(best, all_correct=_by_answer(right), all_wrong=_by_answer(against))
 
     @cached_property
     def continuations(self) -> list[Int[Tensor, "pair token"]]:
@@ -110,7 +110,7 @@ def _begins(run: Int[Tensor, "pair token"], tokens: Int[Tensor, "pair other"]) -
     return torch.equal(run[:, : tokens.shape[1]], tokens)
 
 
-def _by_answer(every: Sequence[Sequence[Sequence[int]]]) -> tuple[Int[Tensor, "pair token"], ...]:
+def _by_answer(every: Iterable[Sequence[Sequence[int]]]) -> tuple[Int[Tensor, "pair token"], ...]:
     """The answers of one side of several alignments, as many and as long in each."""
     return tuple(torch.tensor(tokens) for tokens in zip(*every, strict=True))
 
