@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from patchlight.errors import InputError
+from patchlight.errors import GateFailed, InputError
 from patchlight.model.families import FAMILIES
 from patchlight.trace.identities import prove
 
@@ -48,6 +50,26 @@ def test_a_block_that_does_not_add_up_is_named(tiny):
     model = copy.deepcopy(tiny("gpt2"))
     model.layers[1].register_forward_hook(lambda _, args, output: output + args[0])
     assert next(each.name for each in prove(model) if not each.held) == "residual sums hold"
+
+
+def test_an_attention_whose_output_is_not_its_pattern_over_its_values_is_named(tiny, monkeypatch):
+    """Heads and sublayers can be patched exactly all the same, but not what lies inside attention."""
+    model = copy.deepcopy(tiny("llama"))
+    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def with_an_offset(*given, **rest):
+        mixed, weights = usual(*given, **rest)
+        return mixed + 0.5, weights
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", with_an_offset)
+    assert [each.name for each in prove(model) if not each.held] == ["self-patch changes nothing"]
+
+
+def test_an_entry_with_which_the_model_cannot_run_is_refused_with_what_it_said(tiny):
+    model = copy.deepcopy(tiny("llama"))
+    model.family = replace(model.family, mlp_out="mlp.up_proj")
+    with pytest.raises(GateFailed, match=r"identities cannot be run: \w+Error: .*identity-not-run"):
+        prove(model)
 
 
 def test_every_entry_of_the_table_is_proven_on_a_small_model(kinds):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patchlight.errors import InputError
-from patchlight.records import Site
+from patchlight.records import Site, TokenPair
 from patchlight.trace.patch import patch
 from patchlight.trace.sites import read_site
 from patchlight.trace.sweep import sweep
@@ -70,6 +70,19 @@ def test_sets_that_restore_everything_are_marked(tiny, pair_of):
     effects = patch(tiny("gpt2"), pairs, ["blocks.1.resid_post@last", "embed@1-2", "embed@1", "blocks.1.mlp_out@last"])
     assert effects.structural[0].tolist() == [True, True, False, False]
     np.testing.assert_allclose(effects.values[0, :2], effects.clean[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "logprob_diff", "kl", "prob"])
+@pytest.mark.parametrize("answers", [((50, 51), (50, 52)), ((50, 51), (52,)), ((50,), (51, 52, 53))])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_sets_are_marked_where_every_token_of_the_answers_that_is_read_is_restored(name, answers, metric, tiny):
+    """What the last position of the prompt gives back is not enough for tokens of the answer behind it."""
+    model, pair = tiny(name), TokenPair(tuple(CLEAN), tuple(CORRUPTED), *answers)
+    at_the_end = ["blocks.1.resid_post@last", ["blocks.0-1.attn_out@last"], ["blocks.0-1.v@0-3", "blocks.0-1.k@0-3"]]
+    effects = patch(model, [pair], [*at_the_end, "blocks.0.resid_post", "embed@1-2", "embed@1"], metric=metric)
+    restored = np.isclose(effects.values, effects.clean[:, None], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(effects.structural, restored)
+    assert effects.structural[0, 4:].tolist() == [True, False]
 
 
 def test_no_pairs_and_no_sets_give_no_values(tiny, pair_of):

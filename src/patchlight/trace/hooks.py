@@ -48,9 +48,10 @@ def alone(model: Model) -> RLock:
     return _turns.setdefault(model.hf, RLock())
 
 
-def _dispatch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **rest: Any) -> Any:
+def _dispatch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **rest: Any) -> Any:
+    """What the model calls in place of attention, with the names that some architectures give the arguments."""
     attend, implementation = _attend.get()
-    return attend(_stock(module, implementation), module, query, key, value, mask, **rest)
+    return attend(_stock(module, implementation), module, query, key, value, attention_mask, **rest)
 
 
 ALL_ATTENTION_FUNCTIONS.register(INTERFACE, _dispatch)

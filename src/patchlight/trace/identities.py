@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchlight.errors import InputError
+from patchlight.errors import GateFailed, InputError
+from patchlight.model.source import first_line
 from patchlight.pairs.align import align
 from patchlight.records import Pair, Site
 from patchlight.trace.capture import Run, capture
@@ -29,6 +30,8 @@ COARSE = 0.05  # half precision is held to it
 MEMORY = 1 << 28
 PAIRS = 3  # of those given; each costs about three rows a layer
 SAMPLE = 6  # cells compared with a plain hooked forward
+# What stock code raises on tensors of other shapes, arguments or kinds than it was written for.
+_BY_A_WRONG_ENTRY = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,20 @@ class Identity:
 
 
 def prove(model: Model, pairs: Sequence[Pair] | None = None) -> list[Identity]:
-    """Each identity with its error on this model, over the first few pairs (without pairs: over random tokens)."""
-    work = [_Proof(model, *ids) for ids in _prompts(model, pairs)]
+    """Each identity with its error on this model, over the first few pairs (without pairs: over random tokens).
+
+    Raises GateFailed `identity-not-run` where the model's own code fails on what its entry hands it.
+    """
+    prompts = _prompts(model, pairs)
+    try:
+        return _proven(model, [_Proof(model, *ids) for ids in prompts])
+    except _BY_A_WRONG_ENTRY as error:
+        what = f"the identities cannot be run: {type(error).__name__}: {first_line(error)}"
+        fix = "unless memory ran out, this entry of FAMILIES does not fit the model; see docs/guide/models.md"
+        raise GateFailed("identity-not-run", what, where=model.name, fix=fix) from error
+
+
+def _proven(model: Model, work: Sequence[_Proof]) -> list[Identity]:
     coarsest = torch.float32 if model.family.float32_attention and model.dtype == torch.float64 else model.dtype
     limit = LIMITS.get(coarsest, COARSE)
     identities = []
@@ -62,9 +77,11 @@ class _Proof:
 
     def __init__(self, model: Model, clean: Int[Tensor, "1 position"], corrupted: Int[Tensor, "1 position"]) -> None:
         self.model, self.length = model, clean.shape[1]
-        self.kinds = ["attn_out", "mlp_out", "head_out"] + ([] if model.parallel else ["resid_mid"])
-        keep = [*self.kinds, "k", "v", *(["q"] if model.family.interface else [])]
-        self.clean, self.corrupted = (capture(model, ids, keep) for ids in (clean, corrupted))
+        self.kinds = ["k", "v", "head_out", "attn_out", "mlp_out"]
+        self.kinds += ["q", "pattern"] if model.family.interface else []
+        self.kinds += [] if model.parallel else ["resid_mid"]
+        self.kinds += [] if model.family.mlp_proj is None else ["mlp_hidden"]
+        self.clean, self.corrupted = (capture(model, ids, self.kinds) for ids in (clean, corrupted))
         self.first = int((clean != corrupted)[0].int().argmax())
 
     def logits(self, normed: Float[Tensor, "row step width"]) -> Float[Tensor, "row token"]:
@@ -79,7 +96,7 @@ class _Proof:
 
 
 def _self_patch(proof: _Proof) -> float:
-    """A row for each sublayer component, replaced everywhere at once; the stream has a row for each depth below."""
+    """A row for each component within the blocks, replaced everywhere; the stream has a row for each depth below."""
     rows = [[Site(name, layer) for layer in range(proof.model.n_layers)] for name in proof.kinds]
     return _error(proof.replayed(proof.corrupted, rows, all_differ=True), proof.logits(proof.corrupted.final))
 

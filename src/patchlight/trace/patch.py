@@ -10,6 +10,7 @@ import numpy as np
 
 from patchlight.errors import InputError
 from patchlight.pairs.align import Alignment
+from patchlight.pairs.answers import steps_read
 from patchlight.records import Pair, Site, TokenPair
 from patchlight.trace import metrics as shares
 from patchlight.trace.corruptions import Corruption, as_corruption
@@ -125,7 +126,12 @@ def patch(
     runs = np.full((2, len(pairs)), np.nan)
     for batch, found in measured(work, on_progress):
         values[batch], runs[:, batch] = found.values[metric], (found.clean[metric], found.corrupted[metric])
-    structural = np.array([[is_structural(each, alignment, model) for each in sets] for alignment in work.alignments])
+    structural = np.array(
+        [
+            [is_structural(each, alignment, model, steps_read(alignment, metric)) for each in sets]
+            for alignment in work.alignments
+        ]
+    )
     shape = (len(pairs), len(sets))
     return SetEffects(values, runs[0], runs[1], structural.reshape(shape), sets, tuple(pairs), direction, metric)
 

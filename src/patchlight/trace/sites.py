@@ -116,22 +116,30 @@ def resolve(site: Site, alignment: Alignment) -> Site:
     return replace(site, position=range(ends[0][0], ends[-1][-1] + 1))
 
 
-def is_structural(sites: Sequence[Site], alignment: Alignment, model: Model) -> bool:
+def is_structural(sites: Sequence[Site], alignment: Alignment, model: Model, steps: Sequence[int] = (0,)) -> bool:
     """Whether replacing these sites together restores everything by construction, whatever the weights (guard 2).
 
     So it is if every way from the tokens that differ to the metric leads through one of them (see `trace.cuts`).
-    Raises InputError where the model or the pair does not have a site.
+    `steps` says after how many tokens of an answer the metric is read (see `pairs.answers.steps_read`), 0 being the
+    last position of the prompt. Raises InputError where the model or the pair does not have a site.
     """
     for site in sites:
         check_site(site, model)
-    return bool(are_structural([[resolve(site, alignment) for site in sites]], alignment, model)[0])
+    return bool(are_structural([[resolve(site, alignment) for site in sites]], alignment, model, steps)[0])
 
 
-def are_structural(sets: Sequence[Sequence[Site]], alignment: Alignment, model: Model) -> Bool[np.ndarray, "set"]:
-    """Which sets of sites, their positions given as indices (see `resolve`), are such a cut in a pair."""
+def are_structural(
+    sets: Sequence[Sequence[Site]], alignment: Alignment, model: Model, steps: Sequence[int] = (0,)
+) -> Bool[np.ndarray, "set"]:
+    """Which sets of sites, their positions given as indices (see `resolve`), are such a cut in a pair.
+
+    Only the prompt is replaced: in front of a later token of an answer, the earlier ones read what was left of it.
+    """
     length, heads = len(alignment.clean_ids), (model.n_heads, model.n_kv_heads)
     rows = Rows.of([0] * len(sets), sets, length)
-    return restoring(rows, alignment.differing, length, model.n_layers, heads)
+    read = [restoring(rows, alignment.differing, length + step, model.n_layers, heads) for step in steps]
+    cut: np.ndarray = np.all(read, axis=0)
+    return cut
 
 
 def structural_sites(
