@@ -81,6 +81,21 @@ def test_a_server_in_trouble_is_asked_again(pubmed: PubMed, tmp_path: Path, util
     assert len(notes) == len(BROKEN)
 
 
+def test_a_search_that_does_not_name_all_it_finds_is_asked_again_and_then_refused(
+    pubmed: PubMed, tmp_path: Path
+) -> None:
+    def cut_short(right: Reply) -> Reply:
+        listed = right.body[: right.body.index("<Id>", 2000)]
+        return replace(right, body=f"{listed}</IdList></eSearchResult>")
+
+    pubmed.trouble["esearch"] = [cut_short]
+    assert fetch(pubmed, tmp_path / "once").listed == 450
+    pubmed.trouble["esearch"] = [cut_short] * 6
+    with pytest.raises(EnvironmentProblem, match="finds 450 records, but names") as refused:
+        fetch(pubmed, tmp_path / "always")
+    assert refused.value.code == "pubmed-no-answer"
+
+
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_waited_for(pubmed: PubMed, tmp_path: Path, as_date: bool) -> None:
     """Seconds, or a date, whose last second may be nearly over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -53,6 +54,48 @@ def _g_test(together: int, one: int, other: int, total: int) -> float:
 
     table = [[together, one - together], [other - together, total - one - other + together]]
     return float(chi2_contingency(table, correction=False, lambda_="log-likelihood").statistic)
+
+
+JAPANESE = [
+    "渦巻ポンプは、羽根車の回転で力を与える遠心ポンプの一種である。軸受の焼付きは潤滑油の不足によって生じることが多い。",
+    "キャビテーションによる羽根車の壊食がみられた。グランドパッキン等の軸封装置は定期的に替える。",
+    "吸込不良の主な原因は空気の混入である。水漏れの対策としては、ボルトの増締めが挙げられる。キャビテーションとは気泡である。",
+    *(f"第{word}号機ではサージングがみられ、吐出弁を絞った。" for word in "一二三"),
+    *(f"第{word}回の点検では何も認められなかった。" for word in "甲乙丙丁戊己庚辛壬癸子丑寅卯辰巳午未申酉"),
+]
+
+
+def test_a_japanese_corpus_is_read_in_japanese(tmp_path: Path) -> None:
+    found = suggest([Document(str(number), text) for number, text in enumerate(JAPANESE, 1)])
+    assert {(each.relation, each.subject, each.answer) for each in found} == {
+        ("is_a", "渦巻ポンプ", "遠心ポンプ"),
+        ("is_a", "グランドパッキン", "軸封装置"),
+        ("is_a", "キャビテーション", "気泡"),
+        ("cause", "軸受の焼付き", "潤滑油の不足"),
+        ("cause", "羽根車の壊食", "キャビテーション"),
+        ("cause", "吸込不良", "空気の混入"),
+        ("treatment", "水漏れ", "ボルトの増締め"),
+        ("company", "サージング", "吐出弁"),
+    }
+    burnt = next(each for each in found if each.subject == "軸受の焼付き")
+    assert [(each.document, each.sentence) for each in burnt.support] == [("1", 1)]
+    pack, suggestions = tmp_path / "pack.yaml", tmp_path / "suggestions.yaml"
+    pack.write_text(skeleton("ja"), encoding="utf-8")
+    told = suggestions_text(found, "ja").replace("status: proposed", "status: accepted")
+    suggestions.write_text(told, encoding="utf-8")
+    adopt(suggestions, pack)
+    read = read_pack(pack)
+    asked = {(fact.subject, fact.answers): read.templates(fact.relation, "ja") for fact in read.facts("ja")}
+    assert asked["吸込不良", ("空気の混入",)][0].fill("吸込不良") == "吸込不良の主な原因は"
+    assert {(each.subject, (each.answer,)) for each in found} <= set(asked)
+    assert not any(each.severity == "error" for each in check_pack(read))
+
+
+@pytest.mark.parametrize("piece", ["割", "割れ", "軸の", "軸とは", "割れや", "等の", "あ割", "A"])
+def test_endless_japanese_takes_no_endless_time(piece: str) -> None:
+    begun = process_time()
+    suggest([Document("1", "軸は" + piece * 10_000)])
+    assert process_time() - begun < 20
 
 
 def test_a_sentence_said_twice_counts_once() -> None:

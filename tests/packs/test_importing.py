@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from patchlight.errors import InputError
 from patchlight.packs.check import check_pack
 from patchlight.packs.importing import Columns, Imported, import_pack
+from patchlight.packs.problem import FileRefused
 from patchlight.packs.read import parse_pack
 from patchlight.packs.spec import Pack
 
@@ -53,6 +54,31 @@ def test_counterfact_keeps_the_true_answer_and_the_false_one_as_distractor(tmp_p
     assert [each.where.line for each in imported.lost] == [4, 6, 5, 3]
     assert not any(each.severity == "error" for each in check_pack(pack))
     assert not any(entry.reviewed for entry in pack.file.facts)
+
+
+def test_a_list_of_answers_becomes_the_set_of_right_answers(tmp_path: Path) -> None:
+    several = rewrite("Carl Nielsen", "", "", "{} was born in")
+    several["requested_rewrite"] |= {"target_true": {"str": ["Denmark", "Funen"]}, "target_new": ["Norway", "Sweden"]}
+    plain = rewrite("Franz Berwald", "", "", "{} was born in")
+    plain["requested_rewrite"] |= {"target_true": "Sweden", "target_new": 7}
+    files = {
+        "counterfact": [several, plain],
+        "known": [{"subject": "Nielsen", "prompt": "Nielsen is from", "attribute": ["Denmark", "Funen"]}],
+        "relations": {"prompt_templates": ["{} is a"], "samples": [{"subject": "ebony", "object": ["wood", "tree"]}]},
+    }
+    found = {}
+    for kind, content in files.items():
+        (file := tmp_path / f"{kind}.json").write_text(json.dumps(content), encoding="utf-8")
+        imported = import_pack(file, kind, Columns(), "en", "a test")
+        pack = read(tmp_path, imported)
+        assert not imported.lost
+        assert pack.file.relations[0].cardinality == "many"
+        found[kind] = [(fact.answers, fact.distractors) for fact in pack.facts()]
+    assert found == {
+        "counterfact": [(("Denmark", "Funen"), ("Norway", "Sweden")), (("Sweden",), ())],
+        "known": [(("Denmark", "Funen"), ())],
+        "relations": [(("wood", "tree"), ())],
+    }
 
 
 def test_tracing_facts_take_their_template_from_the_prompt(tmp_path: Path) -> None:
@@ -110,10 +136,21 @@ def test_an_fmea_is_read_under_merged_cells_with_the_columns_asked_for(fmea: Pat
     assert (cold.subject, pack.file.facts[0].severity, pack.file.facts[1].severity) == ("湯境", 7, None)
     assert [(each.where.line, each.code) for each in imported.lost] == [
         (6, "pack-import-lost"),
-        (5, "pack-import-lost"),
+        (5, "pack-import-severity"),
     ]
     assert pack.file.relations[0].cardinality == "many"
     assert not any(each.severity == "error" for each in check_pack(pack))
+
+
+def test_a_formula_without_its_result_is_named_and_its_row_left_out(fmea: Path, tmp_path: Path) -> None:
+    book = openpyxl.load_workbook(fmea)
+    book.active["C5"] = '=CONCATENATE("溶湯温度", "の低下")'  # never calculated: openpyxl writes no result
+    book.save(fmea)
+    imported = import_pack(fmea, "fmea", Columns("B", "C", header=2), "ja", "自社の FMEA")
+    assert [fact.subject for fact in read(tmp_path, imported).facts("ja")] == ["ヒケ"]
+    named = next(each for each in imported.lost if each.where.line == 5)
+    assert "CONCATENATE" in named.what
+    assert "計算結果" in named.said("ja")[0]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +165,8 @@ def test_an_fmea_is_read_under_merged_cells_with_the_columns_asked_for(fmea: Pat
 def test_columns_are_never_guessed(fmea: Path, columns: Columns, code: str) -> None:
     with pytest.raises(InputError, match=code) as caught:
         import_pack(fmea, "fmea", columns, "ja", "x")
+    assert isinstance(caught.value, FileRefused)
+    assert caught.value.said("ja") != caught.value.said("en")
     assert code != "pack-import-column" or "C = '故障の 原因'" in caught.value.fix
 
 

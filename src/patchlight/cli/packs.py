@@ -13,7 +13,7 @@ import typer
 from patchlight.cli.phrases import PHRASES
 from patchlight.cli.phrases import Language as Spoken
 from patchlight.cli.terminal import Terminal, command
-from patchlight.errors import InputError
+from patchlight.errors import Place
 
 if TYPE_CHECKING:
     from patchlight.packs.problem import Problem
@@ -86,14 +86,15 @@ def preview(
 ) -> Mapping[str, Any]:
     """Show each question, its corrupted twin token by token, and whether a model answers it."""
     from patchlight.model.load import load_model
+    from patchlight.packs.problem import refused
     from patchlight.packs.read import read_pack
     from patchlight.pairs.preview import masked
     from patchlight.pairs.preview import preview as look_through
 
     parsed = read_pack(pack)
     if not parsed.facts(language):
-        what = f"no fact of the pack {parsed.id!r} can be asked in {language!r}"
-        raise InputError("pack-language", what, fix=f"use --language {_languages(parsed)[0]}")
+        other = _languages(parsed)[0]
+        raise refused("language", parsed.places.key("relations"), name=parsed.id, language=language, other=other)
     loaded = load_model(model)
     twin = None if swap == "subject" else swap
     seen = look_through(parsed, loaded, language=language, metric=metric, swap=twin)
@@ -139,7 +140,8 @@ def import_file(
     problems = check_pack(parse_pack(output))
     for problem in problems:
         terminal.say(problem.line(terminal.language))
-    counts = {"facts": imported.facts, "lost": len(imported.lost), "problems": len(problems)}
+    left_out = sum(each.code == "pack-import-lost" for each in imported.lost)  # the others lack their severity only
+    counts = {"facts": imported.facts, "lost": left_out, "problems": len(problems)}
     terminal.say(PHRASES[terminal.language]["pack-imported"].format(output=output, **counts))
     lost_rows = [_plain(lost, terminal.language) for lost in imported.lost]
     told = [_plain(problem, terminal.language) for problem in problems]
@@ -184,6 +186,7 @@ for name, work in COMMANDS.items():
 
 
 def _write_new(file: Path, text: str) -> None:
+    from patchlight.packs.problem import refused
     from patchlight.store.faults import told_clearly
 
     with told_clearly(file.parent):
@@ -191,11 +194,9 @@ def _write_new(file: Path, text: str) -> None:
             with file.open("x", encoding="utf-8") as opened:
                 opened.write(text)
         except FileExistsError as taken:
-            what = "there is already a file here"
-            raise InputError("pack-file-taken", what, where=str(file), fix="name a new file") from taken
+            raise refused("file-taken", Place(file)) from taken
         except FileNotFoundError as missing:
-            what = "the folder does not exist"
-            raise InputError("pack-no-folder", what, where=str(file), fix="make the folder first") from missing
+            raise refused("no-folder", Place(file)) from missing
 
 
 def _languages(pack: Pack) -> list[Spoken]:

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from patchlight.corpus.suggest import Kind, Suggestion
-from patchlight.errors import InputError, Place
+from patchlight.corpus.japanese import Kind, is_japanese
+from patchlight.corpus.suggest import Suggestion
+from patchlight.errors import Place
 from patchlight.packs.check import check_pack
-from patchlight.packs.problem import FileRefused, Language
+from patchlight.packs.problem import FileRefused, Language, refused
 from patchlight.packs.read import read_pack
 from patchlight.packs.spec import Pack, PackFile, Text
 from patchlight.packs.writing import quoted, slug
@@ -36,12 +37,21 @@ HEADS: dict[Language, str] = {
 # 文の権利は出版社にあります。このファイルは外に出さないでください。
 """,
 }
-TEMPLATES: dict[str, tuple[str, str]] = {
-    "is_a": ("By definition, {subject} is a kind of", "Textbooks describe {subject} as a form of"),
-    "treatment": ("A common treatment of {subject} is", "Patients with {subject} are often given"),
-    "cause": ("The usual cause of {subject} is", "In most cases, {subject} is due to"),
-    "association": ("A finding associated with {subject} is", "Authors often mention {subject} together with"),
-    "company": ("A term often mentioned with {subject} is", "Reports on {subject} also speak of"),
+TEMPLATES: dict[Language, dict[str, tuple[str, str]]] = {
+    "en": {
+        "is_a": ("By definition, {subject} is a kind of", "Textbooks describe {subject} as a form of"),
+        "treatment": ("A common treatment of {subject} is", "Patients with {subject} are often given"),
+        "cause": ("The usual cause of {subject} is", "In most cases, {subject} is due to"),
+        "association": ("A finding associated with {subject} is", "Authors often mention {subject} together with"),
+        "company": ("A term often mentioned with {subject} is", "Reports on {subject} also speak of"),
+    },
+    "ja": {
+        "is_a": ("定義によれば、{subject}が属する種類は", "教科書で{subject}が分類されるのは"),
+        "treatment": ("{subject}への対処としてよく用いられるのは", "{subject}に対してまず行われるのは"),
+        "cause": ("{subject}の主な原因は", "{subject}が起きたときにまず疑う原因は"),
+        "association": ("{subject}とともによく見られるのは", "{subject}と関連して挙げられるのは"),
+        "company": ("{subject}とともによく語られるのは", "{subject}についての報告でよく取り上げられるのは"),
+    },
 }
 
 
@@ -102,16 +112,15 @@ def adopt(suggestions: Path, into: Path) -> list[str]:
     """The ids of the accepted suggestions, whose facts now stand in the pack `into`; its comments are kept.
 
     A relation that the pack lacks is added with its templates; an answer for a subject that it has joins the others.
-    Raises InputError where nothing is accepted or a file cannot be used; FileRefused where the pack would have an
-    error with them. Then the pack is as it was.
+    Raises FileRefused where nothing is accepted, a file cannot be used, or the pack would have an error with them.
+    Then the pack is as it was.
     """
     read_pack(into)
     accepted = [
         each for each in load_yaml(suggestions, SuggestionsFile, "suggestions").suggestions if each.status == "accepted"
     ]
     if not accepted:
-        what, fix = "nothing in this file is accepted", "set 'status: accepted' where you agree"
-        raise InputError("suggestions-none-accepted", what, where=Place(suggestions), fix=fix)
+        raise refused("none-accepted", Place(suggestions), prefix="suggestions")
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 10_000, True
     written = yaml.load(into.read_text(encoding="utf-8-sig"))
@@ -137,11 +146,14 @@ def _refuse_errors(text: str, into: Path) -> None:
 
 def _enter(pack: Any, suggestion: SuggestionForm) -> None:
     """One suggestion into the pack as it was loaded."""
+    language: Language = "ja" if is_japanese(suggestion.support[0].text) else "en"
     relation = next((each for each in pack["relations"] if each["id"] == suggestion.relation), None)
     if relation is None:
-        relation = _relation(suggestion)
+        relation = CommentedMap(id=suggestion.relation, kind=suggestion.kind, templates=CommentedMap())
         pack["relations"].append(relation)
-    subject, answer = _term(pack, suggestion.subject), _term(pack, suggestion.answer)
+    asked_so = TEMPLATES[language].get(suggestion.relation, TEMPLATES[language]["company"])
+    relation["templates"].setdefault(language, list(asked_so))
+    subject, answer = (_term(pack, name, language) for name in (suggestion.subject, suggestion.answer))
     source = f"corpus_{slug(suggestion.support[0].document) or suggestion.support[0].document}"
     pack["sources"].setdefault(source, _source(suggestion.support[0]))
     asked = relation["id"], subject
@@ -155,18 +167,13 @@ def _enter(pack: Any, suggestion: SuggestionForm) -> None:
         relation["cardinality"] = "many"
 
 
-def _relation(suggestion: SuggestionForm) -> CommentedMap:
-    asked = TEMPLATES.get(suggestion.relation, TEMPLATES["company"])
-    return CommentedMap(id=suggestion.relation, kind=suggestion.kind, templates=CommentedMap(en=list(asked)))
-
-
-def _term(pack: Any, name: str) -> str:
-    """The key of the term with that English name, which is added where there is none."""
+def _term(pack: Any, name: str, language: Language) -> str:
+    """The key of the term with that name in the language, which is added where there is none."""
     for key, term in pack["terms"].items():
-        if str(term.get("en", "")).lower() == name.lower():
+        if str(term.get(language, "")).lower() == name.lower():
             return str(key)
     key = _free(slug(name) or "term", pack["terms"])
-    pack["terms"][key] = _flow({"en": name})
+    pack["terms"][key] = _flow({language: name})
     return key
 
 

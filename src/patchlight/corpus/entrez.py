@@ -87,7 +87,7 @@ def search(client: Client, query: str, *, most: int, dates: tuple[str, str] | No
 
     def ask() -> Found:
         reply = _read(Entrez.esearch("pubmed", query, usehistory="y", retmax=str(most), retmode="xml", **limits))
-        return _found(_xml(reply))
+        return _found(_xml(reply), most)
 
     return _persistently(client, ask)
 
@@ -197,11 +197,13 @@ def _xml(reply: bytes) -> Element:
         raise ReplyDamaged(f"the reply is not XML: {error}") from error
 
 
-def _found(reply: Element) -> Found:
+def _found(reply: Element, most: int) -> Found:
     problem, count = reply.findtext("ERROR"), reply.findtext("Count", "")
     if problem or not count.isdecimal():
         raise ReplyDamaged(problem or "the reply names no count")
     pmids = tuple(found.text or "" for found in reply.findall("IdList/Id"))
+    if len(pmids) < min(int(count), most):  # what a search does not name would be missing without a word
+        raise ReplyDamaged(f"the search finds {count} records, but names {len(pmids)} PMIDs")
     return Found(int(count), pmids, reply.findtext("WebEnv", ""), reply.findtext("QueryKey", ""))
 
 

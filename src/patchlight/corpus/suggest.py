@@ -2,7 +2,7 @@
 
 Two sources: patterns that define or relate (is a, such as, treated with, caused by), and pairs of terms that stand in
 one sentence more often than chance, by log-likelihood [Dunning 1993]. Terms of two words are collocations by the same
-measure. Nothing is downloaded; words are cut by regular expressions.
+measure. Nothing is downloaded; words are cut by regular expressions. A text with kana in it is read as Japanese.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from nltk.collocations import BigramAssocMeasures, BigramCollocationFinder
 
+from patchlight.corpus import japanese
+from patchlight.corpus.japanese import Kind
 from patchlight.records import Document
 
 FEWEST = 3  # sentences that must hold a pair of terms, and times that a collocation must occur
@@ -30,8 +32,6 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(])")
 _BEFORE = re.compile(r"[A-Za-z][A-Za-z0-9'-]*(?: [A-Za-z][A-Za-z0-9'-]*){0,3}$")
 _AFTER = re.compile(r"[A-Za-z][A-Za-z0-9'-]*(?: [A-Za-z][A-Za-z0-9'-]*){0,3}")
 _REACH = 80  # characters before a connective in which its phrase is looked for
-
-Kind = Literal["definitional", "associative"]
 
 
 def _words(name: str) -> frozenset[str]:
@@ -104,8 +104,10 @@ class _Read:
     def holding(self, phrase: str) -> set[int]:
         """The sentences that hold a term, or all words of a phrase that is none."""
         known = self.terms.get(phrase)
-        words = _WORD.findall(phrase.lower())
-        return known if known is not None else set.intersection(*(self.words.get(word, set()) for word in words))
+        if known is not None:
+            return known
+        holding = [self.words.get(word, set()) for word in _cut(phrase)]
+        return set.intersection(*holding) if holding else set()
 
 
 def suggest(documents: Iterable[Document], *, limit: int = 200) -> list[Suggestion]:
@@ -114,7 +116,7 @@ def suggest(documents: Iterable[Document], *, limit: int = 200) -> list[Suggesti
     Sentences said twice (copies of an abstract) count once.
     """
     sentences = list(_sentences(documents))
-    words = [[word.lower() for word in _WORD.findall(each.text)] for each in sentences]
+    words = [_cut(each.text) for each in sentences]
     read = _Read(sentences, _where(words), _terms(words))
     patterned = sorted(_patterned(read), key=lambda each: (-len(each.support), -each.score, each.subject))
     related = {frozenset((each.subject, each.answer)) for each in patterned}
@@ -127,10 +129,25 @@ def suggest(documents: Iterable[Document], *, limit: int = 200) -> list[Suggesti
 def _sentences(documents: Iterable[Document]) -> Iterator[Support]:
     seen: set[str] = set()
     for document in documents:
-        for number, text in enumerate(_SENTENCE.split(" ".join(document.text.split()))):
+        cut = japanese.sentences if japanese.is_japanese(document.text) else _english_sentences
+        for number, text in enumerate(cut(document.text)):
             if text not in seen:
                 seen.add(text)
                 yield Support(document.id, number, text)
+
+
+def _english_sentences(text: str) -> list[str]:
+    return _SENTENCE.split(" ".join(text.split()))
+
+
+def _cut(text: str) -> list[str]:
+    """The words of a text; of a Japanese one its terms."""
+    return japanese.terms(text) if _written_japanese(text) else [word.lower() for word in _WORD.findall(text)]
+
+
+def _written_japanese(text: str) -> bool:
+    """Whether a sentence, or a phrase out of one, has letters that English does not write."""
+    return not text.isascii() and re.search("[ぁ-んァ-ヴ一-龯]", text) is not None
 
 
 def _where(words: Sequence[Sequence[str]]) -> dict[str, set[int]]:
@@ -161,13 +178,13 @@ def _terms(words: Sequence[Sequence[str]]) -> dict[str, set[int]]:
 
 
 def _is_term(word: str) -> bool:
-    return len(word) >= 6 and word not in _NOT_IN_TERMS and word not in _GENERAL
+    return (len(word) >= 6 or _written_japanese(word)) and word not in _NOT_IN_TERMS and word not in _GENERAL
 
 
 def _collocations(words: Sequence[Sequence[str]]) -> set[tuple[str, ...]]:
     finder = BigramCollocationFinder.from_documents(words)
     finder.apply_freq_filter(FEWEST)
-    finder.apply_word_filter(lambda word: len(word) < 3 or word in _NOT_IN_TERMS)
+    finder.apply_word_filter(lambda word: len(word) < 3 or word in _NOT_IN_TERMS or _written_japanese(word))
     finder.apply_ngram_filter(lambda first, last: first.endswith("ed") or last.endswith(("ly", "ed")))
     return set(finder.nbest(BigramAssocMeasures.likelihood_ratio, MOST_COLLOCATIONS))
 
@@ -175,25 +192,26 @@ def _collocations(words: Sequence[Sequence[str]]) -> set[tuple[str, ...]]:
 def _patterned(read: _Read) -> Iterator[Suggestion]:
     found: dict[tuple[str, Kind, str, str], dict[int, None]] = defaultdict(dict)
     for number, sentence in enumerate(read.sentences):
-        for pattern in PATTERNS:
-            for subject, answer in _related(sentence.text, pattern):
-                if subject != answer and not subject.endswith(f" {answer}"):
-                    found[pattern.relation, pattern.kind, subject, answer][number] = None
+        for each in japanese.related(sentence.text) if japanese.is_japanese(sentence.text) else _related(sentence.text):
+            _, _, subject, answer = each
+            if subject != answer and not subject.endswith((f" {answer}", f"の{answer}")):
+                found[each][number] = None
     for (relation, kind, subject, answer), numbers in found.items():
         score = _likelihood(read.holding(subject), read.holding(answer), len(read.sentences))
         support = tuple(read.sentences[number] for number in list(numbers)[:MOST_SUPPORT])
         yield Suggestion(relation, kind, subject, answer, round(score, 1), support)
 
 
-def _related(text: str, pattern: Pattern) -> Iterator[tuple[str, str]]:
-    """Subject and answer wherever the connective stands between two phrases."""
-    for found in pattern.connective.finditer(text):
+def _related(text: str) -> Iterator[tuple[str, Kind, str, str]]:
+    """Relation, its kind, subject and answer wherever a connective stands between two phrases."""
+    for pattern, found in ((each, found) for each in PATTERNS for found in each.connective.finditer(text)):
         reach = text[max(0, found.start() - _REACH) : found.start()]
         before, after = _BEFORE.search(reach), _AFTER.match(text, found.end())
         if before and after:
             first, second = _phrase(before.group(), last=True), _phrase(after.group(), last=False)
             if first and second:
-                yield (second, first) if pattern.turned else (first, second)
+                subject, answer = (second, first) if pattern.turned else (first, second)
+                yield pattern.relation, pattern.kind, subject, answer
 
 
 def _phrase(text: str, *, last: bool) -> str:
@@ -241,6 +259,8 @@ def _together(read: _Read) -> list[Suggestion]:
 
 
 def _side_by_side(text: str, one: str, other: str) -> bool:
-    """True for two parts of one longer name, such as `magnetic resonance` and `imaging`."""
+    """True for two parts of one longer name, such as `magnetic resonance` and `imaging`; no Japanese term is a part."""
+    if _written_japanese(text):
+        return False
     words = " ".join(_WORD.findall(text)).lower()
     return f"{one} {other}" in words or f"{other} {one}" in words

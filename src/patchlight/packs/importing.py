@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from patchlight.errors import InputError, Place
+from patchlight.errors import Place
 from patchlight.on_disk import is_folder
-from patchlight.packs.problem import Language, Problem
+from patchlight.packs.problem import Language, Problem, refused
 from patchlight.packs.spec import Template
 from patchlight.packs.tables import Table, read_table, read_text, tidy, unreadable
 from patchlight.packs.wording import mentions
 from patchlight.packs.writing import Written, WrittenRelation, pack_text
 
+PARTS: tuple[Mapping[Language, str], ...] = ({"en": "subject", "ja": "主語"}, {"en": "answer", "ja": "答え"})
 MOST_TEMPLATES = 5  # of a relation, the commonest in the file
 CAUSE_TEMPLATES: dict[tuple[Language, bool], tuple[str, ...]] = {
     ("en", False): ("The main cause of {subject} is", "In most cases, {subject} is caused by"),
@@ -51,7 +52,7 @@ class Row:
     relation: str
     subject: str
     answer: str
-    distractor: str = ""
+    distractors: tuple[str, ...] = ()
     condition: str = ""
     severity: str = ""
     templates: tuple[str, ...] = ()
@@ -69,7 +70,7 @@ class Imported:
 def import_pack(file: Path, format: str, columns: Columns, language: Language, source: str) -> Imported:  # noqa: A002
     """The pack of a file of facts, every fact marked as not reviewed.
 
-    `format`: counterfact, known, relations (a file, or a folder of them), csv, fmea. Raises InputError where the file
+    `format`: counterfact, known, relations (a file, or a folder of them), csv, fmea. Raises FileRefused where the file
     cannot be read, and `pack-import-column` where a column that is needed was not named.
     """
     rows = _READERS[format](file, columns, language)
@@ -78,8 +79,7 @@ def import_pack(file: Path, format: str, columns: Columns, language: Language, s
     templates = _templates(kept)
     facts = _facts([row for row in kept if not _leaks(row, templates[row.relation], language, lost)], lost)
     if not facts:
-        what = "no row of this file makes a fact" + "".join(f"\n  {each.where}: {each.what}" for each in lost[:5])
-        raise InputError("pack-import-empty", what, where=Place(file), fix="check --format and the columns")
+        raise refused("import-empty", Place(file), lost={"en": _listed(lost[:5], "en"), "ja": _listed(lost[:5], "ja")})
     used = [
         WrittenRelation(name, templates[name], any(len(fact.answers) > 1 for fact in facts if fact.relation == name))
         for name in dict.fromkeys(fact.relation for fact in facts)
@@ -87,18 +87,25 @@ def import_pack(file: Path, format: str, columns: Columns, language: Language, s
     return Imported(pack_text(file.stem, source, language, used, facts), len(facts), lost)
 
 
+def _listed(lost: Sequence[Problem], language: Language) -> str:
+    return "".join(f"\n  {each.where}: {each.said(language)[0]}" for each in lost)
+
+
 def _lose(lost: list[Problem], key: str, row: Row, **values: Any) -> None:
-    lost.append(Problem(f"import-lost.{key}", "warning", row.where, values))
+    lost.append(Problem(key, "warning", row.where, values))
 
 
 def _usable(rows: Sequence[Row], lost: list[Problem]) -> Iterator[Row]:
     for row in rows:
         tidied = replace(row, subject=tidy(row.subject), answer=tidy(row.answer), condition=tidy(row.condition))
-        written = f"{row.relation}{row.subject}{row.answer}{row.distractor}{row.condition}"
+        written = "".join((row.relation, row.subject, row.answer, *row.distractors, row.condition))
+        formula = next((text for text in (row.subject, row.answer, row.condition) if text.startswith("=")), "")
         if not tidied.subject or not tidied.answer:
-            _lose(lost, "empty", row, part="subject" if not tidied.subject else "answer")
+            _lose(lost, "import-lost.empty", row, part=PARTS[0 if not tidied.subject else 1])
+        elif formula:
+            _lose(lost, "import-lost.formula", row, formula=formula)
         elif not _can_be_written(written):
-            _lose(lost, "letters", row)
+            _lose(lost, "import-lost.letters", row)
         else:
             yield tidied
 
@@ -126,7 +133,7 @@ def _leaks(row: Row, templates: Sequence[str], language: Language, lost: list[Pr
     prompts = (Template("", text).fill(row.subject, row.condition) for text in templates)
     prompt = next((prompt for prompt in prompts if mentions(prompt, row.answer)), "")
     if prompt:
-        _lose(lost, "leak", row, answer=row.answer, prompt=prompt)
+        _lose(lost, "import-lost.leak", row, answer=row.answer, prompt=prompt)
     return bool(prompt)
 
 
@@ -137,7 +144,7 @@ def _facts(rows: Sequence[Row], lost: list[Problem]) -> list[Written]:
         alike = found[row.relation, row.subject, row.condition]
         first = next((each for each in alike if each.answer.lower() == row.answer.lower()), None)
         if first:
-            _lose(lost, "twice", row, line=first.where.line)
+            _lose(lost, "import-lost.twice", row, line=first.where.line)
         else:
             alike.append(row)
     return [_fact(alike, lost) for alike in found.values()]
@@ -146,7 +153,8 @@ def _facts(rows: Sequence[Row], lost: list[Problem]) -> list[Written]:
 def _fact(alike: Sequence[Row], lost: list[Problem]) -> Written:
     first, answers = alike[0], tuple(row.answer for row in alike)
     right = {answer.lower() for answer in answers}
-    distractors = dict.fromkeys(tidy(row.distractor) for row in alike if tidy(row.distractor).lower() not in right)
+    wrong_ones = [tidy(text) for row in alike for text in row.distractors]
+    distractors = dict.fromkeys(text for text in wrong_ones if text.lower() not in right)
     severities = [number for row in alike if (number := _severity(row, lost)) is not None]
     conditions = (first.condition,) if first.condition else ()
     wrong = tuple(text for text in distractors if text)
@@ -157,7 +165,7 @@ def _severity(row: Row, lost: list[Problem]) -> int | None:
     if re.fullmatch("[1-9]|10", row.severity):
         return int(row.severity)
     if row.severity:
-        _lose(lost, "severity", row, given=row.severity)
+        _lose(lost, "import-severity", row, given=row.severity)
     return None
 
 
@@ -166,8 +174,7 @@ def _json(file: Path) -> Any:
         return json.loads(read_text(file))
     except json.JSONDecodeError as problem:
         where = Place(file, problem.lineno, problem.colno)
-        what, fix = f"not valid JSON: {problem.msg}", "check the file here"
-        raise InputError("pack-import-file", what, where=where, fix=fix) from problem
+        raise refused("import-file.json", where, detail=problem.msg) from problem
     except (ValueError, RecursionError) as problem:
         raise unreadable(file, problem) from problem
 
@@ -175,8 +182,7 @@ def _json(file: Path) -> Any:
 def _entries(file: Path, found: Any) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     """The objects of a list, placed by their number in it (from 1)."""
     if not isinstance(found, list):
-        what = "the file does not hold a list of facts"
-        raise InputError("pack-import-file", what, where=Place(file), fix="check --format")
+        raise refused("import-file.list", Place(file))
     for number, entry in enumerate(found, 1):
         yield Place(file, number), entry if isinstance(entry, Mapping) else {}
 
@@ -188,19 +194,25 @@ def _word(entry: Mapping[str, Any], *path: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _answers(told: Any) -> tuple[str, ...]:
+    """The answers that a file tells as a text, as CounterFact's `{"str": ...}`, or as a list of either."""
+    if isinstance(told, Mapping):
+        return _answers(told.get("str"))
+    if isinstance(told, list):
+        return tuple(text for each in told if not isinstance(each, list) for text in _answers(each))
+    return (told,) if isinstance(told, str) else ()
+
+
 def _counterfact(file: Path, columns: Columns, language: Language) -> list[Row]:
-    asked = "requested_rewrite"
-    return [
-        Row(
-            where,
-            relation=_word(entry, asked, "relation_id"),
-            subject=_word(entry, asked, "subject"),
-            answer=_word(entry, asked, "target_true", "str"),
-            distractor=_word(entry, asked, "target_new", "str"),
-            templates=(_word(entry, asked, "prompt").replace("{}", "{subject}"),),
-        )
-        for where, entry in _entries(file, _json(file))
-    ]
+    rows = []
+    for where, entry in _entries(file, _json(file)):
+        asked = entry.get("requested_rewrite")
+        told = asked if isinstance(asked, Mapping) else {}
+        relation, subject, wrong = _word(told, "relation_id"), _word(told, "subject"), _answers(told.get("target_new"))
+        templates = (_word(told, "prompt").replace("{}", "{subject}"),)
+        for answer in _answers(told.get("target_true")) or ("",):
+            rows.append(Row(where, relation, subject, answer, wrong, templates=templates))
+    return rows
 
 
 def _known(file: Path, columns: Columns, language: Language) -> list[Row]:
@@ -208,7 +220,8 @@ def _known(file: Path, columns: Columns, language: Language) -> list[Row]:
     for where, entry in _entries(file, _json(file)):
         subject, prompt = _word(entry, "subject"), _word(entry, "prompt")
         template = prompt.replace(subject, "{subject}", 1) if subject else ""
-        rows.append(Row(where, _word(entry, "relation_id"), subject, _word(entry, "attribute"), templates=(template,)))
+        for answer in _answers(entry.get("attribute")) or ("",):
+            rows.append(Row(where, _word(entry, "relation_id"), subject, answer, templates=(template,)))
     return rows
 
 
@@ -220,14 +233,14 @@ def _relation_files(file: Path, columns: Columns, language: Language) -> list[Ro
 def _relation(file: Path) -> Iterator[Row]:
     found = _json(file)
     if not isinstance(found, Mapping) or not isinstance(found.get("prompt_templates"), list):
-        what = "the file does not hold a relation with 'prompt_templates' and 'samples'"
-        raise InputError("pack-import-file", what, where=Place(file), fix="check --format")
+        raise refused("import-file.relation", Place(file))
     more = found.get("prompt_templates_zs")
     texts = [*found["prompt_templates"], *(more if isinstance(more, list) else [])]
     templates = tuple(text.replace("{}", "{subject}") for text in texts if isinstance(text, str))
     name = _word(found, "name") or file.stem
     for where, sample in _entries(file, found.get("samples")):
-        yield Row(where, name, _word(sample, "subject"), _word(sample, "object"), templates=templates)
+        for answer in _answers(sample.get("object")) or ("",):
+            yield Row(where, name, _word(sample, "subject"), answer, templates=templates)
 
 
 def _csv(file: Path, columns: Columns, language: Language) -> list[Row]:
@@ -261,9 +274,7 @@ def _csv(file: Path, columns: Columns, language: Language) -> list[Row]:
 def _fmea(file: Path, columns: Columns, language: Language) -> list[Row]:
     table = read_table(file, columns.header, columns.sheet)
     if not columns.subject or not columns.answer:
-        what = "which columns hold the failure and its cause is not guessed"
-        fix = f"name them with --failure and --cause (and the row of the names with --header); {table.listed()}"
-        raise InputError("pack-import-column", what, where=Place(file, columns.header), fix=fix)
+        raise refused("import-column.unnamed", Place(file, columns.header), columns=table.listed())
     failure, cause = table.column(columns.subject), table.column(columns.answer)
     severity, condition = _optional(table, columns.severity), _optional(table, columns.condition)
     templates = CAUSE_TEMPLATES[language, condition is not None]

@@ -84,6 +84,11 @@ class FileRefused(InputError):
         return what + "".join(listed), fix
 
 
+def refused(key: str, where: Place, *, prefix: str = "pack", **values: Any) -> FileRefused:
+    """The error of a file in which one thing is wrong, for the caller to raise."""
+    return FileRefused([Problem(key, "error", where, values, prefix)])
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The nearest known word, or an empty text."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")

@@ -8,12 +8,13 @@ import re
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchlight.errors import InputError, Place
+from patchlight.errors import Place
+from patchlight.packs.problem import FileRefused, refused
 
 if TYPE_CHECKING:
     from openpyxl.workbook import Workbook
@@ -33,19 +34,19 @@ class Table:
     rows: tuple[tuple[int, tuple[str, ...]], ...]
 
     def column(self, asked: str) -> int:
-        """The column of that name, or of that letter. Raises InputError `pack-import-column` with those there are."""
+        """The column of that name, or of that letter. Raises FileRefused `pack-import-column` with those there are."""
         wanted = tidy(asked)
         if self.names.count(wanted) == 1:
             return self.names.index(wanted)
         letter = _column_of_letters(asked)
         if wanted not in self.names and letter is not None and letter < len(self.names):
             return letter
-        what = f"{'several columns are' if wanted in self.names else 'no column is'} called {asked!r}"
-        raise InputError("pack-import-column", what, where=Place(self.file), fix=self.listed())
+        key = f"import-column.{'several' if wanted in self.names else 'none'}"
+        raise refused(key, Place(self.file), asked=asked, columns=self.listed())
 
     def listed(self) -> str:
         """What the columns are, for a person to choose from."""
-        return "the columns are: " + ", ".join(f"{_letters(n)} = {name!r}" for n, name in enumerate(self.names))
+        return ", ".join(f"{_letters(n)} = {name!r}" for n, name in enumerate(self.names))
 
 
 def tidy(text: str) -> str:
@@ -56,35 +57,32 @@ def tidy(text: str) -> str:
 def read_table(file: Path, header: int, sheet: str | None = None) -> Table:
     """The table of a .csv or .xlsx file whose columns are named in row `header`.
 
-    A merged cell's value counts for every row and column under it. Raises InputError where the file cannot be read.
+    A merged cell's value counts for every row and column under it. Raises FileRefused where the file cannot be read.
     """
     lines = _sheet(file, sheet) if file.suffix.lower() == ".xlsx" else _csv(file)
     numbered = [(number, tuple(tidy(cell) for cell in line)) for number, line in lines]
     names = next((cells for number, cells in numbered if number == header), ())
     if not any(names):
-        what, fix = f"row {header} holds no names of columns", "give the row that does with --header"
-        raise InputError("pack-import-header", what, where=Place(file, header), fix=fix)
+        raise refused("import-header", Place(file, header), row=header)
     width = len(names)
     rows = [(n, (cells + ("",) * width)[:width]) for n, cells in numbered if n > header and any(cells)]
     return Table(file, names, tuple(rows))
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file. Raises InputError `pack-import-file` with the line that is not UTF-8."""
+    """The text of a UTF-8 file. Raises FileRefused `pack-import-file` with the line that is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         where = Place(file, problem.object[: problem.start].count(b"\n") + 1)
-        fix = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
-        raise InputError("pack-import-file", "this line is not UTF-8 text", where=where, fix=fix) from problem
+        raise refused("import-file.bytes", where) from problem
     except (OSError, ValueError) as problem:
         raise unreadable(file, problem) from problem
 
 
-def unreadable(file: Path, problem: Exception) -> InputError:
+def unreadable(file: Path, problem: Exception) -> FileRefused:
     """The error for a file that cannot be read, for the caller to raise."""
-    what = f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
-    return InputError("pack-import-file", what, where=Place(file), fix="check the path, or save the file again")
+    return refused("import-file.reason", Place(file), reason=getattr(problem, "strerror", None) or str(problem))
 
 
 def _csv(file: Path) -> Sequence[tuple[int, Sequence[str]]]:
@@ -97,34 +95,47 @@ def _csv(file: Path) -> Sequence[tuple[int, Sequence[str]]]:
         except StopIteration:
             return lines
         except csv.Error as problem:
-            what = f"not a row of a CSV file: {problem}"
-            raise InputError("pack-import-file", what, where=Place(file, number), fix="check the quotes") from problem
+            raise refused("import-file.csv", Place(file, number), detail=str(problem)) from problem
 
 
 def _sheet(file: Path, sheet: str | None) -> Sequence[tuple[int, Sequence[str]]]:
     chosen = _chosen(_book(file), file, sheet)
     if chosen.max_row * chosen.max_column > MOST_CELLS:
-        raise _too_many(file, f"the sheet {chosen.title!r} reaches to row {chosen.max_row}, column {chosen.max_column}")
+        size = {"sheet": chosen.title, "row": chosen.max_row, "column": chosen.max_column}
+        raise refused("import-file.reach", Place(file), **size)
+    formulas = _formulas(file, chosen.title) if any(cell.value is None for row in chosen.rows for cell in row) else {}
     covered = {
-        (row, column): chosen.cell(area.min_row, area.min_col).value
+        (row, column): _words(chosen.cell(area.min_row, area.min_col).value, formulas.get((area.min_row, area.min_col)))
         for area in chosen.merged_cells.ranges
         for row in range(area.min_row, area.max_row + 1)
         for column in range(area.min_col, area.max_col + 1)
     }
     return [
-        (cells[0].row, [_words(covered, cell.row, cell.column, cell.value) for cell in cells]) for cells in chosen.rows
+        (
+            cells[0].row,
+            [covered.get(at := (cell.row, cell.column), _words(cell.value, formulas.get(at))) for cell in cells],
+        )
+        for cells in chosen.rows
     ]
 
 
-def _book(file: Path) -> Workbook:
+def _formulas(file: Path, sheet: str) -> dict[tuple[int, int], str]:
+    """The formulas of a sheet: what stands in a cell whose result no program has calculated."""
+    cells = (cell for row in _chosen(_book(file, formulas=True), file, sheet).rows for cell in row)
+    return {
+        (cell.row, cell.column): str(getattr(cell.value, "text", cell.value)) for cell in cells if cell.data_type == "f"
+    }
+
+
+def _book(file: Path, *, formulas: bool = False) -> Workbook:
     import openpyxl
 
     try:
         _refuse_bombs(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of forms and colours, which are not read
-            return openpyxl.load_workbook(file, data_only=True)
-    except InputError:
+            return openpyxl.load_workbook(file, data_only=not formulas)
+    except FileRefused:
         raise
     except Exception as problem:  # openpyxl raises whatever a damaged archive leads it to
         raise unreadable(file, problem) from problem
@@ -134,10 +145,10 @@ def _refuse_bombs(file: Path) -> None:
     """Refuse what takes the machine's memory while it is opened: openpyxl makes a cell for every merged one."""
     with zipfile.ZipFile(file) as packed:
         if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
-            raise _too_many(file, f"unpacked it is larger than {MOST_BYTES >> 20} MiB")
+            raise refused("import-file.unpacked", Place(file), mib=MOST_BYTES >> 20)
         for name in packed.namelist():
             if name.startswith("xl/worksheets/") and _merged(packed.read(name)) > MOST_CELLS:
-                raise _too_many(file, f"its merged cells are more than {MOST_CELLS}")
+                raise refused("import-file.merged", Place(file), most=MOST_CELLS)
 
 
 def _merged(sheet: bytes) -> int:
@@ -149,21 +160,16 @@ def _merged(sheet: bytes) -> int:
     return total
 
 
-def _too_many(file: Path, what: str) -> InputError:
-    fix = "copy the table alone into a new file"
-    return InputError("pack-import-file", f"too large to be a table of facts: {what}", where=Place(file), fix=fix)
-
-
 def _chosen(book: Workbook, file: Path, sheet: str | None) -> Worksheet:
     names = [each.title for each in book.worksheets]
     if not names or (sheet is not None and sheet not in names):
-        what = f"no sheet is called {sheet!r}" if names else "the file holds no sheet with cells"
-        raise InputError("pack-import-sheet", what, where=Place(file), fix=f"the sheets are: {', '.join(names)}")
+        key = f"import-sheet.{'unknown' if names else 'none'}"
+        raise refused(key, Place(file), sheet=sheet, sheets=", ".join(names))
     return book.worksheets[0 if sheet is None else names.index(sheet)]
 
 
-def _words(covered: Mapping[tuple[int, int], object], row: int, column: int, value: object) -> str:
-    value = covered.get((row, column), value)
+def _words(value: object, formula: str | None) -> str:
+    value = formula if value is None else value
     whole = isinstance(value, float) and value.is_integer()
     return "" if value is None else str(int(value)) if whole and isinstance(value, float) else str(value)
 

@@ -19,7 +19,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from patchlight.errors import Place
-from patchlight.packs.problem import FileRefused, Language, Problem, form_message, nearest
+from patchlight.packs.problem import FileRefused, Language, Problem, form_message, nearest, refused
 
 M = TypeVar("M", bound=BaseModel)
 Where = tuple[str | int, ...]  # the way to a value in the data, e.g. ("facts", 3, "answers", 0)
@@ -74,10 +74,10 @@ def read_source(path: str | Path, model_class: type[M], code: str) -> Source[M]:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         where = Place(file, problem.object[: problem.start].count(b"\n") + 1)
-        raise _refused(code, "not-text", where) from problem
+        raise refused("not-text", where, prefix=code) from problem
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
-        raise _refused(code, "not-found", Place(file), reason=reason) from problem
+        raise refused("not-found", Place(file), reason=reason, prefix=code) from problem
     return parse_source(text, file, model_class, code)
 
 
@@ -85,7 +85,7 @@ def parse_source(text: str, file: Path, model_class: type[M], code: str) -> Sour
     """The text of `file` as an instance of `model_class`, with places; raises like `load_yaml`."""
     data, places = parse_yaml(text, file, code)
     if not isinstance(data, dict):
-        raise _refused(code, "value.not-mapping", places.value())
+        raise refused("value.not-mapping", places.value(), prefix=code)
     try:
         return Source(model_class.model_validate(data), places)
     except ValidationError as problem:
@@ -105,19 +105,15 @@ def parse_yaml(text: str, file: Path, code: str) -> tuple[Any, Places]:
         mark = problem.problem_mark or problem.context_mark
         where = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         detail = " ".join(str(part) for part in (problem.context, problem.problem) if part)
-        raise _refused(code, "yaml.syntax", where, detail=detail) from problem
+        raise refused("yaml.syntax", where, detail=detail, prefix=code) from problem
     except ReaderError as problem:
         where = _place_of_offset(text, file, problem.position)
-        raise _refused(code, "yaml.character", where, character=problem.character) from problem
+        raise refused("yaml.character", where, character=problem.character, prefix=code) from problem
     except YAMLError as problem:
-        raise _refused(code, "yaml.syntax", Place(file), detail=str(problem)) from problem
+        raise refused("yaml.syntax", Place(file), detail=str(problem), prefix=code) from problem
     except RecursionError as problem:
-        raise _refused(code, "yaml.deep", Place(file)) from problem
+        raise refused("yaml.deep", Place(file), prefix=code) from problem
     return data, Places(file, reader.values, reader.keys)
-
-
-def _refused(code: str, key: str, where: Place, **values: Any) -> FileRefused:
-    return FileRefused([Problem(key, "error", where, values, code)])
 
 
 def _place_of_offset(text: str, file: Path, offset: int) -> Place:
@@ -174,7 +170,7 @@ class _Reader:
         return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def _refuse(self, node: Node, key: str, **values: Any) -> FileRefused:
-        return _refused(self.code, key, self._place(node), **values)
+        return refused(key, self._place(node), **values, prefix=self.code)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
