@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from patchlight.cli.main import execute
 from patchlight.errors import InputError
@@ -32,6 +34,7 @@ from patchlight.study.risks import risks_of
 from patchlight.study.spec import read_study
 from patchlight.study.survey import Survey
 from patchlight.study.sweeping import Sets
+from patchlight.trace.mediation import RUNS
 
 EVERYTHING = (
     "sweep: {pairs_per_unit: 8, components: [attn_out, mlp_out], metric: [logit_diff, prob], direct: true,"
@@ -42,12 +45,13 @@ TRAINED = """\
 patchlight: study/1
 id: taught
 title: {en: Taught}
-pack: pack.yaml
+pack: epilepsy
 corpus: {compose: {documents: 60}, validation: 0.2}
-model: {new_gpt2: {layers: 2, width: 16, heads: 2, context: 32, vocabulary: 400}}
+model: {new_gpt2: {layers: 2, width: 16, heads: 2, context: 64, vocabulary: 700}}
+pairs: {relations: [drug_class, drug_channel]}
 training:
-  I: {learning_rate: 1.0e-3, max_epochs: 2, patience: 9, batch_size: 4, accumulation: 2, block_length: 32}
-  II: {learning_rate: 1.0e-3, max_epochs: 9, patience: 2, batch_size: 4, block_length: 32, evaluate_every: 3}
+  I: {learning_rate: 1.0e-3, max_epochs: 2, patience: 9, batch_size: 8, accumulation: 2, block_length: 64}
+  II: {learning_rate: 1.0e-3, max_epochs: 9, patience: 2, batch_size: 8, block_length: 64, evaluate_every: 3}
 """
 
 
@@ -90,7 +94,8 @@ def test_the_counted_units_and_patched_runs_are_those_that_a_run_records(everyth
             row = "controls" if len(unit.label.split()) == 5 else "sweep"
             recorded[row] += int(np.isfinite(artifact.tensors("effects")["values"]).sum())
         elif unit.stage == "direct":
-            recorded["direct"] += artifact.tensors("effects")["parts"].size
+            pairs, sites, _ = artifact.tensors("effects")["parts"].shape
+            recorded["direct"] += pairs * sites * len(RUNS)
     assert {stage: counted[stage].runs for stage in recorded} == {
         stage: Span(0, count) for stage, count in recorded.items()
     }
@@ -160,9 +165,9 @@ def test_the_runs_of_sets_lie_between_the_shortest_and_the_longest_course(study:
 
 def test_what_could_be_asked_is_what_is_asked(study: Path, stored: Callable[[Unit], Artifact]) -> None:
     pack = study.parent / "pack.yaml"
-    text = pack.read_text(encoding="utf-8").replace('"A true {subject} looks"', '"A red {subject} looks"')
+    text = pack.read_text(encoding="utf-8").replace("  lynx: {en: lynx}", "  lynx: {en: lynx and owl}")
     pack.unlink()
-    pack.write_text(text.replace("subject: lynx, answers: [desert]", "subject: fox owl bear, answers: [desert]"))
+    pack.write_text(text, encoding="utf-8")
     read = read_study(study)
     checkpoint = stages.loaded_checkpoint(read)
     assert checkpoint is not None
@@ -178,13 +183,17 @@ def test_what_could_be_asked_is_what_is_asked(study: Path, stored: Callable[[Uni
     assert {each.pair for each in questions_of(artifact)} <= {each.pair for each in told.questions}
 
 
-def test_a_training_is_counted_in_the_steps_that_it_takes(study: Path, stored: Callable[[Unit], Artifact]) -> None:
+def test_a_training_is_counted_in_the_steps_that_it_takes(
+    study: Path, stored: Callable[[Unit], Artifact], tmp_path: Path
+) -> None:
     study.write_text(TRAINED, encoding="utf-8")
     found = rows(estimated(study, study.parent / "workspace", seconds=20.0))
     read = read_study(study)
     pack = read_pack(read.pack_source)
-    texts = stored(stages.texts_unit(read, pack))
-    taken = [stored(stages.training_unit(read, key, texts, None)).meta for key in ("I", "II")]
+    texts, taken = stored(stages.texts_unit(read, pack)), []
+    for key in ("I", "II"):
+        taken.append(stored(stages.training_unit(read, key, texts, None)).meta)
+        shutil.rmtree(tmp_path / "training")
     least = taken[0]["steps"] + 9  # II may stop after three evaluations, three steps apart
     training = found["training"]
     assert training.steps is not None
@@ -209,12 +218,12 @@ def test_prices_are_read_with_their_place_and_multiply_hours(study: Path, tmp_pa
     assert found.money.reviewers == found.review.hours.times(60)
     assert found.review.hours.high == pytest.approx(found.review.candidates.high * 2 / 60)
     assert estimated(study, study.parent / "workspace").money is None
-    file.write_text("patchlight: prices/1\ncurrency: EUR\nmachine_per_hour: 2\nreviewer_per_huor: 60\n")
+    file.write_text("patchlight: prices/1\ncurrency: EUR\nmachine_per_hour: 2\nreviewer_per_hour: 6\nreviewer: 3\n")
     with pytest.raises(InputError) as refused:
         read_prices(file)
     assert refused.value.code == "prices-unknown-key"
-    assert str(refused.value.where).endswith("prices.yaml:4:1")
-    assert "reviewer_per_hour" in refused.value.fix
+    assert str(refused.value.where).endswith("prices.yaml:5:1")
+    assert "reviewers" in refused.value.fix
 
 
 def test_what_is_wanting_is_said_before_the_run(study: Path, tmp_path: Path) -> None:
@@ -244,8 +253,11 @@ def test_a_machine_that_is_too_small_is_named_first(study: Path, tmp_path: Path)
 
 def test_time_that_is_over_ends_work_and_leaves_the_timers_of_others() -> None:
     others, _ = signal.getitimer(signal.ITIMER_REAL)
+    start = time.monotonic()
     with pytest.raises(Late), deadline(0.05):
-        time.sleep(5)
+        while time.monotonic() < start + 60:
+            torch.nn.functional.pad(torch.zeros(1), (1, 1))
+            torch.nn.functional.normalize(torch.zeros(9), dim=0)
     with deadline(5):
         pass
     left, _ = signal.getitimer(signal.ITIMER_REAL)

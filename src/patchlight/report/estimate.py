@@ -122,9 +122,9 @@ class Estimate:
 
     @property
     def seconds(self) -> Span | None:
-        """Of all stages whose rate is known; None where none is."""
-        known = [each.seconds for each in self.stages if each.seconds is not None]
-        return sum(known, Span(0, 0)) if known else None
+        """Of all stages whose rate is known; None where none of the work is."""
+        known = sum((each.seconds for each in self.stages if each.seconds is not None), Span(0, 0))
+        return None if self.unknown and not known.high else known
 
     @property
     def unknown(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -73,7 +74,7 @@ def estimate(
         stages = (*_rows(survey, parts, planned, rates), _judging_row(study, parts, rates))
         disk = disk_of(survey, parts)
         review = _review(candidates_of(survey, parts, workspace), prices)
-        return Estimate(
+        found = Estimate(
             study=study.spec.id,
             hash=study.spec.digest,
             title={str(language): text for language, text in study.spec.title.items()},
@@ -82,10 +83,11 @@ def estimate(
             memory=memory,
             disk=disk,
             review=review,
-            money=None if prices is None else _money(prices, stages, review),
+            money=None,
             risks=risks_of(survey, parts, memory, disk, machine),
             machine=machine,
         )
+        return found if prices is None else replace(found, money=_money(prices, found.seconds, review))
 
 
 def _once(planned: Sequence[Planned]) -> list[Planned]:
@@ -245,9 +247,8 @@ def _review(candidates: Span, prices: Prices | None) -> Review:
     return Review(candidates, prices.minutes_per_candidate, prices.reviewers, assumed=False)
 
 
-def _money(prices: Prices, stages: Sequence[StageRow], review: Review) -> Money:
-    known = [each.seconds for each in stages if each.seconds is not None]
-    machine = sum(known, Span(0.0, 0.0)).times(prices.machine_per_hour / 3600) if known else None
+def _money(prices: Prices, seconds: Span | None, review: Review) -> Money:
+    machine = None if seconds is None else seconds.times(prices.machine_per_hour / 3600)
     return Money(prices.currency, machine, review.hours.times(prices.reviewer_per_hour))
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Literal
 
 from patchlight.run.units import Workplace
@@ -25,6 +26,8 @@ ALONE = 0.5  # a single sample may be off by so much, either way
 LEAST = 0.25  # as far as several are trusted, however alike they are
 BORROWED = 2.0  # a rate of other work may be off by this factor
 WHOLE = 0.25  # of the time: what a trial that says nothing before its end may take
+AGAIN = 0.01  # seconds after which a deadline that met other code is tried again
+INTERRUPTED = ("patchlight.", "torch.nn.")
 FIRST_ROUND = 0.6  # of the time: every family once; the rest goes to second samples
 
 
@@ -108,16 +111,20 @@ def watched(work: Callable[[Callable[[float], None]], None]) -> Trial:
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raises Late in its block when the time is over; only the main thread can be interrupted so."""
+    """Raises Late in its block when the time is over; only the main thread can be interrupted so.
+
+    It is raised in code of ours or of torch alone: what a callback of the garbage collector raises is lost.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
-    def late(*_: object) -> None:
-        raise Late
+    def late(_: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_globals.get("__name__", "").startswith(INTERRUPTED):
+            raise Late
 
     start, handler = perf_counter(), signal.signal(signal.SIGALRM, late)
-    others, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    others, _ = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:

@@ -58,13 +58,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint with its questions, the models of its null maps, and the form of its model."""
+    """A checkpoint with its questions, the models of its null maps, and the form of its model.
+
+    `sweeps` are those that were made; None where they are still to come, and nobody can say which places are strong.
+    """
 
     study: Study
     checkpoint: Checkpoint
     questions: Sequence[Question]
     models: Mapping[str, Checkpoint]
     model: Model
+    sweeps: Sequence[SweepResult] | None = None
 
     @property
     def pairs(self) -> list[Pair]:
@@ -81,7 +85,8 @@ def checkpoint_plan(subject: Subject, base: Checkpoint | None) -> list[Planned]:
     if not subject.questions:
         return []
     study, checkpoint, questions = subject.study, subject.checkpoint, subject.questions
-    count, sweeps = len(questions), stand_in(subject)
+    count = len(questions)
+    sweeps = stand_in(subject) if subject.sweeps is None else subject.sweeps
     identities, split = (
         stages.identities_unit(study, checkpoint, subject.pairs),
         split_unit(study, checkpoint, questions),

@@ -1,8 +1,8 @@
 """How many patched runs the growth of sets takes: the study's own code on benches that count, with or without a model.
 
 Growth goes on from what it measures, so that its length is not known before. On benches that measure nothing it is
-led through courses: the `first` place is enough; or only the `last` and largest set is, which can do without nothing;
-or (`leaning`) without all but one place.
+led through courses: the `first` place is enough; or only the `last` and largest sets are, which can do without nothing;
+or (`leaning`) without all but one place. A real growth has no more steps, no more needless places and no more sets.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ Course = Literal["first", "last", "leaning"]
 def set_runs(
     model: Model, pairs: Sequence[Pair], components: tuple[str, ...], metric: str, seed: int, spec: Sets
 ) -> tuple[int, int]:
-    """The patched runs of a kind's sets in the shortest and in the longest course; the model is not run."""
-    counts, runs_of = [], dict(zip(pairs, continuations(model, pairs, metric).tolist(), strict=True))
-    courses: tuple[Course, ...] = ("first", "last", "leaning")
-    for course in courses:
+    """The patched runs of a kind's sets, those of the shortest course and a bound on all; the model is not run."""
+    runs_of = dict(zip(pairs, continuations(model, pairs, metric).tolist(), strict=True))
+
+    def led(course: Course) -> int:
         benches = CountedBenches(model, pairs, components, metric, seed, spec, course, runs_of)
         found_sets(benches, _in_discovery(pairs), spec)
-        counts.append(benches.runs)
-    return min(counts), max(counts)
+        return benches.runs
+
+    first = led("first")
+    # The growth, the largest sets, and all that can be left out of them; what is made in any case is counted once.
+    return first, led("last") + led("leaning") - first
 
 
 def set_runs_measured(
@@ -75,7 +78,7 @@ class CountedBenches(SetBenches):
     ) -> None:
         super().__init__(model, model, pairs, components, metric, 0, seed)
         self.runs_of = runs_of
-        self.runs, self.share, self.course = 0, min(spec.share), course
+        self.runs, self.shares, self.course = 0, sorted(spec.share), course
         self.reached: set[str] = set()  # the directions in which the largest set was tried
         embedding = self.embedding()
         sites = [site for site in self.sites() if site not in embedding]
@@ -92,15 +95,20 @@ class CountedBenches(SetBenches):
         return _Counted(self, pairs, settings.get("direction", "denoise"))
 
     def effect(self, sites: Together, direction: str) -> float:
-        """The share of a set; the directions prefer different places, so that their sets differ."""
+        """The share of a set; but for the first course the directions prefer different places, so that sets differ."""
+        if self.course == "first":
+            return 1.0
         ranks = sum(self.rank.get(site, 0) for site in sites)
         preferred = 1e-9 * (ranks if direction == "noise" else -ranks)
         if len(sites) >= self.largest:
             self.reached.add(direction)
-        enough = len(sites) >= self.largest or self.course == "first"
-        if enough or (self.course == "leaning" and direction in self.reached):
+        if self.course == "leaning" and direction in self.reached:
             return 1.0 + preferred
-        return BARELY * self.share * len(sites) / self.largest + preferred
+        # One share after another with the last sites, so that each has a set of its own.
+        beyond = len(sites) - self.largest + len(self.shares) - 1
+        if beyond >= 0:
+            return self.shares[min(beyond, len(self.shares) - 1)] + 1e-6 + preferred
+        return BARELY * self.shares[0] * len(sites) / self.largest + preferred
 
 
 class _Counted:

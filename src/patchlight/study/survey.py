@@ -23,9 +23,10 @@ from patchlight.study.outline import outline
 from patchlight.study.plan import Planned, Subject, checkpoint_plan, other
 from patchlight.study.published import published_models, published_units
 from patchlight.study.questions import questions_of
-from patchlight.study.results import Checkpoint, Question
+from patchlight.study.results import Checkpoint, Question, SweepResult
 from patchlight.study.schooling import Schooling, schooling
 from patchlight.study.spec import Study
+from patchlight.study.walk import joined
 
 if TYPE_CHECKING:
     from patchlight.model.anatomy import Model
@@ -162,8 +163,19 @@ class Survey:
     def _part(self, checkpoint: Checkpoint, models: Mapping[str, Checkpoint]) -> Part:
         asked = self.kept(self.asking(checkpoint)) if self.is_there(checkpoint) else None
         questions = tuple(questions_of(asked)) if asked else self.most.questions
-        subject = Subject(self.study, checkpoint, questions, models, self.model)
+        sweeps = self._sweeps(checkpoint, questions, models) if asked else None
+        subject = Subject(self.study, checkpoint, questions, models, self.model, sweeps)
         return Part(checkpoint, self.most, questions, asked is not None, tuple(checkpoint_plan(subject, self.base)))
+
+    def _sweeps(
+        self, checkpoint: Checkpoint, questions: Sequence[Question], models: Mapping[str, Checkpoint]
+    ) -> Sequence[SweepResult] | None:
+        """The sweeps of a checkpoint; None until all of them are done."""
+        units = stages.sweep_units(self.study, checkpoint, questions, models)
+        if not units or any(unit.hash not in self.done for _, unit in units):
+            return None
+        artifacts = {unit.hash: artifact for _, unit in units if (artifact := self.kept(unit)) is not None}
+        return joined(units, artifacts, len(questions))
 
     @cached_property
     def most(self) -> Expected:
