@@ -29,6 +29,7 @@ PAGES = (
     "/studies",
     "/studies/animals",
     "/studies/animals/run",
+    "/studies/animals/estimate",
     "/queue",
     "/rules",
     "/rechecks",
@@ -51,6 +52,7 @@ def finished(new_study: Callable[[], Path], tmp_path_factory: pytest.TempPathFac
         patch.setattr("patchlight.judge.evidence.LEVEL", 0.3)
         assert execute(["run", str(file), "--workspace", str(workspace)]) == 0
         assert execute(["review", "--workspace", str(workspace)]) == 0
+        assert execute(["estimate", str(file), "--workspace", str(workspace), "--seconds", "0"]) == 0
     return workspace
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchlight.cli import begin, corpus, packs, passport, replicate, review, serve, studies
+from patchlight.cli import begin, corpus, estimate, packs, passport, replicate, review, serve, studies
 from patchlight.cli.phrases import locale_language
 from patchlight.cli.terminal import Terminal, explain_to
 
@@ -44,6 +44,7 @@ def patchlight(
 
 for work in (begin.init, begin.doctor, studies.validate, studies.run, studies.resume, studies.status, studies.report):
     app.command(work.__name__)(work)
+app.command("estimate")(estimate.estimate)
 app.command("passport")(passport.passport)
 app.command("replicate")(replicate.replicate)
 app.add_typer(corpus.group, name="corpus")

@@ -55,7 +55,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
     Table `left_out`: every other question, with its reason.
     """
     spec = study.spec
-    built = _built(study, pack, model)
+    built = built_pairs(study, pack, model)
     screened = screen(
         model,
         built.pairs,
@@ -65,7 +65,7 @@ def ask(study: Study, pack: Pack, model: Model, on_progress: Callable[[int, int]
         on_progress=on_progress,
     )
     known = known_facts(screened)
-    chosen = _chosen([pair for pair in screened.kept if pair.fact in known], spec.pairs.max_per_kind, spec.seed)
+    chosen = chosen_pairs([pair for pair in screened.kept if pair.fact in known], spec.pairs.max_per_kind, spec.seed)
     pairs = [
         {
             **dataclasses.asdict(pair),
@@ -107,7 +107,8 @@ def _tokens(model: Model, pair: Pair) -> dict[str, Any]:
     return {**read, "answer_tokens": len(alignment.correct_ids)}
 
 
-def _built(study: Study, pack: Pack, model: Model) -> Built:
+def built_pairs(study: Study, pack: Pack, model: Model) -> Built:
+    """The pairs of a study's relations with their halves, and what was refused; only the model's tokenizer is read."""
     spec = study.spec
     halves = deal_halves(
         pack,
@@ -164,7 +165,7 @@ def _distractors(study: Study, pack: Pack) -> dict[str, list[str]]:
     return {fact.id: [space + word for word in fact.distractors] for fact in facts}
 
 
-def _chosen(pairs: Sequence[Pair], limit: int, seed: int) -> set[Pair]:
+def chosen_pairs(pairs: Sequence[Pair], limit: int, seed: int) -> set[Pair]:
     """At most `limit` pairs of each kind, spread evenly over halves and facts: second wordings after all the first."""
     turns: dict[str, list[tuple[int, int, Pair]]] = defaultdict(list)
     seen: Counter[str] = Counter()

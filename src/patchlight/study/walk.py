@@ -165,7 +165,7 @@ def _checkpoint_results(
     narrowings = _narrowings(here, checkpoint, questions)
     units = stages.sweep_units(here.study, checkpoint, questions, models)
     ran = here.run([unit for _, unit in units])
-    sweeps = _joined(units, ran, len(questions))
+    sweeps = joined(units, ran.artifacts, len(questions))
     return CheckpointResults(
         checkpoint,
         asked,
@@ -293,11 +293,13 @@ def _require_identities(identities: Artifact, checkpoint: Checkpoint) -> None:
         )
 
 
-def _joined(units: Sequence[tuple[stages.Asked, Unit]], ran: Ran, pairs: int) -> tuple[SweepResult, ...]:
+def joined(
+    units: Sequence[tuple[stages.Asked, Unit]], artifacts: Mapping[str, Artifact], pairs: int
+) -> tuple[SweepResult, ...]:
     """The sweeps with their units put together; pairs of a failed unit are NaN."""
     parts: dict[Key, list[tuple[range, dict[str, np.ndarray]]]] = {}
     for asked, unit in units:
-        artifact = ran.artifacts.get(unit.hash)
+        artifact = artifacts.get(unit.hash)
         if artifact is not None:
             key = (asked.component, asked.direction, asked.null)
             parts.setdefault(key, []).append((asked.pairs, artifact.tensors("effects")))

@@ -8,6 +8,7 @@ from fastapi import Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from patchlight.errors import InputError
+from patchlight.report.estimate import estimated
 from patchlight.report.texts import read_texts
 from patchlight.review import audit, queue
 from patchlight.review.people import may
@@ -32,7 +33,8 @@ def studies(request: Request, database: Database, workspace: Workspace, who: Who
     with Ledger(workspace) as ledger:
         found = [runs.run_of(ledger, row, _jobs(request)) for row in runs.latest(ledger)]
     rows = [_listed(request, database, workspace, who, run) for run in found]
-    return Page("studies.html.jinja", rows, rows)
+    waiting = [each for each in estimated(workspace) if each not in {row["study"] for row in rows}]
+    return Page("studies.html.jinja", rows, rows, {"estimated": waiting})
 
 
 @view(router, "/studies/{study}", "read")
