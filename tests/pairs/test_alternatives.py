@@ -185,8 +185,8 @@ def test_an_answer_that_goes_on_from_another_of_its_side_is_counted_once(byte_le
 def test_the_gate_asks_whether_the_right_answers_together_beat_the_wrong_ones(
     ignorant: Callable[[int], Model],
 ) -> None:
-    model, words = ignorant(1), (" Paris", " bread", " Tokyo", " Cairo", " Oslo and", " eat")
-    prompts = [f"The capital of {name} is" for name in ("France", "Italy", "Egypt")]
+    model, words = ignorant(0), (" Paris", " bread", " Tokyo", " Cairo", " Oslo and", " eat")
+    prompts = [f"The capital of {name} is" for name in ("France", "Italy", "Egypt", "Norway")]
     asked = [(prompt, word) for prompt in prompts for word in words]
     raw = {each: score.raw for each, score in zip(asked, whole_scores(model, asked), strict=True)}
 
