@@ -26,6 +26,7 @@ from patchlight.pairs.stored import pair_of
 from patchlight.pairs.twins import build_twins
 from patchlight.pairs.whole import whole_scores
 from patchlight.records import Pair
+from patchlight.report.preview import render_preview
 from patchlight.trace.sweep import sweep
 
 WORDS = ("Paris", "Rome", "Madrid", "Tokyo", "Cairo", "Oslo", "bread", "people")
@@ -251,7 +252,11 @@ def test_a_preview_counts_any_right_answer_and_says_what_it_could_not(
     assert {each.answer for each in seen.unscored} == {"people and"}
     question = next(each for each in seen.questions if each.fact == "f0")
     assert (question.correct, question.also_correct) == ("Oslo", ("Paris",))
-    assert len(preview(made, model, metric="logprob_diff").known) < 3
+    page = render_preview(made, seen, "en")
+    assert "→ Oslo / Paris" in page and "All right answers count together" in page and "people and" in page
+    best_alone = preview(made, model, metric="logprob_diff")
+    assert len(best_alone.known) < 3
+    assert "ほかの答えは数えません" in render_preview(made, best_alone, "ja")
 
 
 def test_a_stored_pair_comes_back_as_it_was() -> None:
