@@ -26,6 +26,7 @@ from patchlight.pairs.stored import pair_of
 from patchlight.pairs.twins import build_twins
 from patchlight.pairs.whole import whole_scores
 from patchlight.records import Pair
+from patchlight.report.preview import render_preview
 from patchlight.trace.sweep import sweep
 
 WORDS = ("Paris", "Rome", "Madrid", "Tokyo", "Cairo", "Oslo", "bread", "people")
@@ -185,8 +186,8 @@ def test_an_answer_that_goes_on_from_another_of_its_side_is_counted_once(byte_le
 def test_the_gate_asks_whether_the_right_answers_together_beat_the_wrong_ones(
     ignorant: Callable[[int], Model],
 ) -> None:
-    model, words = ignorant(1), (" Paris", " bread", " Tokyo", " Cairo", " Oslo and", " eat")
-    prompts = [f"The capital of {name} is" for name in ("France", "Italy", "Egypt")]
+    model, words = ignorant(0), (" Paris", " bread", " Tokyo", " Cairo", " Oslo and", " eat")
+    prompts = [f"The capital of {name} is" for name in ("France", "Italy", "Egypt", "Norway")]
     asked = [(prompt, word) for prompt in prompts for word in words]
     raw = {each: score.raw for each, score in zip(asked, whole_scores(model, asked), strict=True)}
 
@@ -251,7 +252,11 @@ def test_a_preview_counts_any_right_answer_and_says_what_it_could_not(
     assert {each.answer for each in seen.unscored} == {"people and"}
     question = next(each for each in seen.questions if each.fact == "f0")
     assert (question.correct, question.also_correct) == ("Oslo", ("Paris",))
-    assert len(preview(made, model, metric="logprob_diff").known) < 3
+    page = render_preview(made, seen, "en")
+    assert "→ Oslo / Paris" in page and "All right answers count together" in page and "people and" in page
+    best_alone = preview(made, model, metric="logprob_diff")
+    assert len(best_alone.known) < 3
+    assert "ほかの答えは数えません" in render_preview(made, best_alone, "ja")
 
 
 def test_a_stored_pair_comes_back_as_it_was() -> None:

@@ -225,7 +225,7 @@ def _vocabulary_parts(
     found: dict[str, Tensor] = {}
     readers: list[_Reader] = []
     exact = torch.promote_types(model.dtype, torch.float32)
-    whole = {"correct": (answers.correct,), "wrong": (answers.wrong,)}
+    whole: dict[str, tuple[Tensor, ...]] = {"correct": (answers.correct,), "wrong": (answers.wrong,)}
     whole |= {"all_correct": answers.all_correct, "all_wrong": answers.all_wrong}
     along = {
         part: [clean.new_empty(len(pair), tokens.shape[1], dtype=exact) for tokens in whole[part]]

@@ -11,5 +11,6 @@ from patchlight.records import Pair
 
 def pair_of(row: Mapping[str, Any]) -> Pair:
     """The pair of a stored row, whatever else stands there; fields that a row of an earlier version lacks are empty."""
-    found = {field.name: row[field.name] for field in fields(Pair) if field.name in row}
-    return Pair(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    found: dict[str, Any] = {field.name: row[field.name] for field in fields(Pair) if field.name in row}
+    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    return Pair(**found)
