@@ -103,6 +103,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen2_moe",
         LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12},
     ),
+    "gpt_oss": ("gpt_oss", LLAMA | WINDOW | EXPERTS | {"num_local_experts": 4, "head_dim": 4}),
     "qwen3_moe": ("qwen3_moe", LLAMA | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12}),
 }
 

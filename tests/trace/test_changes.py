@@ -193,9 +193,11 @@ def plain_gradients(model: Model, ids: list[int], dropped: int | None) -> dict[s
 
     def cut(name, layer):
         def after(_, __, output):
+            stream, *rest = output if isinstance(output, tuple) else (output,)
             if name in seen:
-                seen[name].append(output)
-            return output.detach().clone() if layer == dropped else output
+                seen[name].append(stream)
+            stream = stream.detach().clone() if layer == dropped else stream
+            return (stream, *rest) if rest else stream
 
         return after
 

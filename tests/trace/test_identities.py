@@ -7,12 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from patchlight.errors import GateFailed, InputError
+from patchlight.model.anatomy import Model
 from patchlight.model.families import FAMILIES
 from patchlight.trace.identities import prove
 
+SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers")
+SHAPE += ("num_attention_heads", "num_key_value_heads", "num_experts", "num_experts_per_tok")
 PAIRS = [([3, 14, 15, 9, 6], [3, 34, 15, 8, 6]), ([7, 1, 8], [7, 1, 28])]
 
 
@@ -63,6 +67,18 @@ def test_an_attention_whose_output_is_not_its_pattern_over_its_values_is_named(t
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", with_an_offset)
     assert [each.name for each in prove(model) if not each.held] == ["self-patch changes nothing"]
+
+
+def test_a_gate_on_what_attention_gives_is_named(tiny):
+    """AFMoE hands attention its mask by name, and gates its output by a projection that a replay does not run."""
+    small = tiny("qwen3_moe")
+    settings = {name: getattr(small.config, name) for name in SHAPE} | {"head_dim": 4, "sliding_window": 3}
+    config = AutoConfig.for_model("afmoe", **settings, experts_implementation="eager")
+    like = replace(FAMILIES["mixtral"], attn_out="post_attention_layernorm", mlp_out="post_mlp_layernorm")
+    model = Model(AutoModelForCausalLM.from_config(config).double(), small.tokenizer, "gated", like)
+    held = {each.name: each.held for each in prove(model)}
+    assert held["residual sums hold"]
+    assert not held["replay from every depth equals the full run"]
 
 
 def test_an_entry_with_which_the_model_cannot_run_is_refused_with_what_it_said(tiny):

@@ -23,7 +23,7 @@ COMPONENTS = ["resid_pre", "attn_out", "resid_mid", "mlp_hidden", "mlp_out", "re
 PARALLEL = (
     "gptj", "codegen", "gpt_neox", "falcon", "falcon-7b", "cohere", "cohere2", "stablelm-parallel", "phi",
 )  # fmt: skip
-EXPERTS = ("mixtral", "phimoe", "olmoe", "granitemoe", "qwen2_moe", "qwen3_moe")
+EXPERTS = ("mixtral", "phimoe", "olmoe", "granitemoe", "qwen2_moe", "qwen3_moe", "gpt_oss")
 
 
 def absent(family: str, component: str) -> bool:

@@ -172,6 +172,7 @@ FAMILIES: dict[str, Family] = {
     "olmoe": EXPERTS,
     "qwen2_moe": EXPERTS,
     "qwen3_moe": EXPERTS,
+    "gpt_oss": EXPERTS,
     "granitemoe": replace(
         EXPERTS, mlp_out="block_sparse_moe", residual_scale="residual_multiplier", logit_divisor="logits_scaling"
     ),

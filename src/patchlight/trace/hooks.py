@@ -127,7 +127,13 @@ def observed(module: nn.Module, see: Callable[[Tensor, dict[str, Any]], None]) -
 
 
 def _on_output(module: nn.Module, layer: int, act: Act) -> Any:
-    return module.register_forward_hook(lambda _, __, output: act(layer, output))
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return act(layer, output)
+        changed = act(layer, output[0])  # behind it, what a router chose
+        return None if changed is None else (changed, *output[1:])
+
+    return module.register_forward_hook(after)
 
 
 def _on_input(module: nn.Module, layer: int, act: Act) -> Any:
