@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -131,11 +132,48 @@ def test_the_curve_grows_while_training_runs(tmp_path: Path) -> None:
     assert compared == {point.step: point.comparable_loss for point in training.curve if point.comparable_loss}
 
 
+@pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
+@pytest.mark.filterwarnings("default")  # what they warn of is theirs
+def test_a_tracker_gets_each_training_as_a_run_and_changes_nothing(
+    tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(tracker, reason=f"{tracker} is not installed here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    plain = finetune(MODEL, TEXTS, HELD_BACK, FAST, tmp_path / "plain", seed=3)
+    settings = replace(FAST, report_to=tracker)
+    tracked = [finetune(MODEL, TEXTS, HELD_BACK, settings, tmp_path / name, seed=3) for name in ("one", "two")]
+    assert all(each.curve == plain.curve for each in tracked)
+    assert all(each.model.digest == plain.model.digest for each in tracked)
+    losses = [point.comparable_loss for point in plain.curve[1:] if point.comparable_loss is not None]
+    assert losses
+    if tracker == "mlflow":
+        assert _runs_of_mlflow() == [losses, losses]
+    else:
+        runs = [file.read_bytes() for file in tmp_path.glob("wandb/offline-run-*/*.wandb")]
+        assert [all(repr(loss).encode() in run for loss in losses) for run in runs] == [True, True]
+
+
+def _runs_of_mlflow() -> list[list[float]]:
+    """The comparable losses of each run."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    runs = [run.info.run_id for run in client.search_runs(["0"])]
+    return [[each.value for each in client.get_metric_history(run, "eval_comparable_loss")] for run in runs]
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "code"),
     [
         ({"precision": "fp16"}, EnvironmentProblem, "finetune-precision"),
-        ({"report_to": "wandb"}, EnvironmentProblem, "finetune-tracker-missing"),
+        pytest.param(
+            {"report_to": "wandb"},
+            EnvironmentProblem,
+            "finetune-tracker-missing",
+            marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed here"),
+        ),
         ({"train_only": ("blocks.7.mlp",)}, InputError, "finetune-unknown-part"),
         ({"batch_size": 500}, InputError, "finetune-fewer-than-a-batch"),
         ({"block_length": 65}, InputError, "finetune-block-length"),

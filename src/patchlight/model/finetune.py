@@ -30,7 +30,7 @@ from patchlight.model.rows import Rows, comparable_rows, mean_loss, rows_of
 from patchlight.model.settings import TrainingSettings
 from patchlight.model.source import quiet
 from patchlight.model.trained import merged, trainable
-from patchlight.model.trainer import LiveCurve, Progress, not_written, open_trainer
+from patchlight.model.trainer import LiveCurve, Progress, not_written, open_trainer, run_of_its_own
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ def _train(
         trainer = open_trainer(hf, train, held_back, settings, checkpoints, seed)
         trainer.add_callback(LiveCurve(folder / "curve.csv", before, on_progress))
         last = None if state is None else str(checkpoints / f"checkpoint-{state['global_step']}")
-        trainer.train(resume_from_checkpoint=last)
+        with run_of_its_own(settings.report_to):
+            trainer.train(resume_from_checkpoint=last)
         state = asdict(trainer.state)
     _finish(model, state, settings, folder, before)
 

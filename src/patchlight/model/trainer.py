@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from patchlight.errors import EnvironmentProblem, GateFailed
 from patchlight.model.rows import Rows, mean_loss
-from patchlight.model.settings import TrainingSettings
+from patchlight.model.settings import Tracker, TrainingSettings
 from patchlight.model.source import first_line
 
 Progress = Callable[[int, int, float], None]
@@ -41,6 +43,21 @@ def open_trainer(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+@contextmanager
+def run_of_its_own(tracker: Tracker) -> Iterator[None]:
+    """What a tracker calls a run ends with the training inside it; one that the caller had opened goes on.
+
+    The trainer ends its run of MLflow, but leaves that of W&B open, where the next training would go on writing.
+    """
+    wandb = import_module("wandb") if tracker == "wandb" else None
+    opened = wandb is not None and wandb.run is not None
+    try:
+        yield
+    finally:
+        if wandb is not None and not opened:
+            wandb.finish()
 
 
 class LiveCurve(transformers.TrainerCallback):  # type: ignore[misc]
