@@ -29,6 +29,16 @@ def test_nothing_is_fetched_from_anywhere(page):
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
+def test_what_is_typed_is_set_as_code_and_no_backtick_is_left(page, contents):
+    assert "`" not in page.words
+    typed = re.findall(r"<code>(.*?)</code>", render(contents, "en"))
+    assert {"controls", "max_per_kind", "sweep"} <= set(typed)
+
+
+def test_no_space_parts_two_japanese_sentences(contents):
+    assert not re.search(r"。[ \n]+[^\s<]", Page(render(contents, "ja")).words.replace("\n", "<"))
+
+
 def test_the_policy_allows_the_one_style_and_nothing_else(contents):
     html = render(contents, "en")
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
@@ -107,7 +117,9 @@ def test_a_kind_without_other_choices_says_so(english):
 
 def test_where_the_metrics_disagree_is_a_sentence_a_table_and_a_download(contents, english):
     cell = contents.checkpoints[0].kinds[0].metrics[0].cells[1]
-    words = f"{cell.correlation.estimate:.2f} ({cell.correlation.low:.2f} to {cell.correlation.high:.2f}), n {FACTS}"
+    words = (
+        f"{cell.correlation.estimate:.2f} ({cell.correlation.low:.2f} to {cell.correlation.high:.2f}), n\u00a0{FACTS}"
+    )
     where = "divergence from the clean run (Feed-forward (MLP) output, recovery; Configuration I)"
     assert f"{where}, with a rank correlation of {words}" in english.words
     rows = csv_of(english, "metrics-definitional.csv")
@@ -132,7 +144,9 @@ def test_every_figure_of_the_questions_has_the_unit_of_the_first_metric(contents
 
 def test_the_table_shows_the_interval_of_a_cell(contents, english):
     interval = contents.checkpoints[0].kinds[0].maps[4].effect.at(1, 3)
-    shown = f"{100 * interval.estimate:.1f}% ({100 * interval.low:.1f}% to {100 * interval.high:.1f}%), n {interval.n}"
+    shown = (
+        f"{100 * interval.estimate:.1f}% ({100 * interval.low:.1f}% to {100 * interval.high:.1f}%), n\u00a0{interval.n}"
+    )
     assert shown in english.words
 
 
@@ -294,4 +308,4 @@ def test_a_study_that_split_no_effect_says_so(contents):
         for point in contents.checkpoints
     )
     page = render(dataclasses.replace(contents, checkpoints=points), "en")
-    assert "This study did not ask for it (`direct` under `sweep` in its file)." in page
+    assert "This study did not ask for it (<code>direct</code> under <code>sweep</code> in its file)." in page

@@ -108,7 +108,7 @@ def test_any_text_can_be_drawn(words):
 def test_a_profile_puts_effect_and_control_beside_each_other():
     series = [Series("subject end", intervals([0.9, 0.5]), intervals([0.0, 0.0]), np.array([False, False]))]
     drawing = layer_profile(series, TEXTS, "a profile")
-    assert "subject end, layer 1: 50.0% (40.0% to 60.0%), n 10" in titles_of(drawing)
+    assert "subject end, layer 1: 50.0% (40.0% to 60.0%), n\u00a010" in titles_of(drawing)
     assert len([p for p in parsed(drawing).iter(f"{SVG}path") if p.get("fill-opacity") == "0.3"]) == 2
 
 
@@ -123,7 +123,7 @@ def test_a_layer_with_too_few_facts_has_a_mark_and_no_whisker():
     few = IntervalMap(np.array([0.5]), np.array([math.nan]), np.array([math.nan]), np.array([3]))
     drawing = layer_profile([Series("last word", few, None, np.array([False]))], TEXTS, "a profile")
     assert "nan" not in drawing.svg
-    assert titles_of(drawing) == ["last word, layer 0: 50.0% (no interval), n 3"]
+    assert titles_of(drawing) == ["last word, layer 0: 50.0% (no interval), n\u00a03"]
 
 
 def test_a_profile_of_a_deep_model_fits_its_marks():

@@ -26,7 +26,7 @@ def test_every_reason_and_word_of_a_figure_has_its_wording(language):
 def test_published_and_measured_figure_stand_beside_what_the_figure_can_show(contents):
     (replayed,) = replays(contents, read_texts("en"))
     first, matrix, head = replayed.table.rows
-    assert first[1:3] == ("50.0%", "220.0% (no interval), n 1")
+    assert first[1:3] == ("50.0%", "220.0% (no interval), n\u00a01")
     assert first[5] == "No valid denominator"
     assert "0.0030 logits" in first[6]
     assert matrix[0] == "Conv1D(nf=24, nx=8)"

@@ -36,7 +36,7 @@ def shown(contents, language, **parts):
 def test_the_smallest_number_of_directions_is_said_with_its_interval_and_controls(contents):
     page = shown(contents, "en", subspaces=(directions(),))
     assert "2 of these directions are the fewest tried that bring back four fifths: 85" in page
-    assert "Control, random directions: at most 7%." in page
+    assert "Control, random directions: the highest brings back 7.0% (2.0% to 12.0%), n\u00a09." in page
     assert "No warning of a dormant path." in page
 
 
@@ -55,8 +55,7 @@ def test_where_looking_and_acting_disagree_is_named(language, contents):
     shares[1, 2], shares[0, 1] = (0.7, 0.2), (0.0, 0.4)
     observed = Observed(("attn_out", "mlp_out"), intervals(shares), intervals([0.0, 0.1, 0.6, 0.9, 1.0]), 1e-7, 9, 14)
     page, texts = shown(contents, language, observed=observed), read_texts(language)
-    lens = texts("observation.lens", depth=2, layers=4, share="60%")
-    assert lens in page
+    assert texts("observation.lens", depth=2, layers=4, share="60.0%").split("60.0%")[0] in page
     parts = page[page.index('id="observation"') :]
     assert parts.index("70") < parts.index("40")
 
@@ -65,3 +64,16 @@ def test_where_looking_and_acting_disagree_is_named(language, contents):
 def test_what_was_not_asked_for_is_said(language, contents):
     page, texts = shown(contents, language), read_texts(language)
     assert all(texts(f"{name}.none").split("`")[0] in page for name in ("subspaces", "observation"))
+
+
+def test_a_disagreement_is_named_only_where_the_intervals_part(contents):
+    estimate = np.zeros((1, 2, 2))
+    estimate[0, 0], estimate[0, 1] = (0.5, 0.3), (0.1, 0.9)
+    half = np.where(estimate == 0.3, 0.3, 0.05)
+    shares = IntervalMap(estimate, estimate - half, estimate + half, np.full(estimate.shape, 9))
+    page = shown(contents, "en", observed=Observed(("attn_out",), shares, intervals([0.0, 0.5, 1.0]), 1e-7, 9, 14))
+    told = page[page.index('id="observation"') : page.index('id="robustness"')]
+    sentences = told[: told.index("<details>")]
+    assert "Attention output, layer 1, last word: looking" in sentences
+    assert "looking shows 10.0% (5.0% to 15.0%), n\u00a09" in sentences
+    assert "Attention output, layer 0" not in sentences

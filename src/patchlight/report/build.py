@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 import os
+import re
 import tempfile
 from functools import cache
 from importlib.resources import files
@@ -14,7 +15,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from patchlight.report import (
     across,
@@ -152,13 +153,20 @@ def _helpers(texts: Texts) -> dict[str, Any]:
 @cache
 def environment() -> jinja2.Environment:
     """What templates of this folder are rendered with."""
-    return jinja2.Environment(
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("patchlight.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["coded"] = coded
+    return found
+
+
+def coded(text: str) -> Markup:
+    """The text as HTML, what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def write_whole(path: Path, text: str) -> None:

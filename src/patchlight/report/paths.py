@@ -134,7 +134,7 @@ def _sentences(found: DirectEffects, texts: Texts) -> Iterator[str]:
         shares = {part: percent(float(found.parts.estimate[index, number])) for number, part in enumerate(PARTS)}
         told = _heard(*found.parts.estimate[index, :2].tolist())
         sentence = texts("paths.sentence", site=site_words(site, texts), **shares)
-        yield f"{sentence} {texts(f'paths.{told}')}" if told else sentence
+        yield texts("page.between_sentences").join([sentence, texts(f"paths.{told}")] if told else [sentence])
 
 
 def _heard(total: float, direct: float) -> str:

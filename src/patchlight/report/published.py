@@ -133,7 +133,7 @@ def _numbers(table: PublishedTable, texts: Texts) -> Table:
             texts("published.range", lowest=percent(row.lowest), highest=percent(row.highest), count=row.modules),
             texts("published.random_range", **_random(row), models=table.random_models),
             texts(f"published_word.{row.weighed.word}"),
-            " ".join(reason_words(reason, texts) for reason in row.weighed.reasons),
+            texts("page.between_sentences").join(reason_words(reason, texts) for reason in row.weighed.reasons),
         )
         for row in table.rows
     ]

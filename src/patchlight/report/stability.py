@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchlight.records import Site
-from patchlight.report.charts import interval_words, percent
+from patchlight.report.charts import percent
 from patchlight.report.contents import Checkpoint
+from patchlight.report.robustness import correlation_words
 from patchlight.report.tables import Table
 from patchlight.report.texts import Texts, site_words
 from patchlight.verify.stability import JACCARD_BAR, Stability
@@ -20,7 +21,7 @@ def stability_table(checkpoint: Checkpoint, found: Stability, texts: Texts) -> T
     rows = [
         (
             texts(f"stability_source.{each.source}"),
-            interval_words(each.jaccard, texts),
+            correlation_words(each.jaccard, texts),
             texts("stability.stable" if each.stable else "stability.unstable"),
             _places(found.going(each), texts),
             _places(found.coming(each), texts),
@@ -33,4 +34,4 @@ def stability_table(checkpoint: Checkpoint, found: Stability, texts: Texts) -> T
 
 def _places(found: Sequence[tuple[Site, float]], texts: Texts) -> str:
     named = [texts("stability.place", site=site_words(site, texts), share=percent(share)) for site, share in found]
-    return "; ".join(named[:NAMED]) or texts("page.none")
+    return texts("sets.semicolon").join(named[:NAMED]) or texts("page.none")

@@ -26,7 +26,7 @@ SEEN_COLUMNS = (
     "acted_high",
     "facts",
 )
-APART = 0.1  # of the gap: smaller disagreements are not named
+APART = 0.1  # of the gap: smaller disagreements are not named, nor those whose intervals meet
 MOST = 5  # disagreements that are named
 
 
@@ -103,9 +103,10 @@ def _smallest(found: SubspaceResult, texts: Texts) -> Iterator[str]:
             size = found.rows[index].dimensions
             yield texts("subspaces.enough", method=name, size=size, value=_value(found, index, texts))
     for control in ("shuffled", "random", "random-init"):
-        values = [found.effect.estimate[index] for index in found.of(control)]
-        if values:
-            yield texts(f"subspaces.highest.{control}", value=percent(float(max(values))))
+        measured = [index for index in found.of(control) if np.isfinite(found.effect.estimate[index])]
+        if measured:
+            highest = max(measured, key=lambda index: float(found.effect.estimate[index]))
+            yield texts(f"subspaces.highest.{control}", value=_value(found, highest, texts))
     yield _audited(found, texts)
 
 
@@ -174,18 +175,24 @@ def _observed(checkpoint: Checkpoint, result: KindResult, found: Observed, texts
 
 
 def _apart(found: Observed, texts: Texts) -> Iterator[str]:
-    """How far the lens has come, where looking and acting are furthest apart, and what that means."""
+    """How far the lens has come, and where looking and acting are told apart, furthest first."""
     lens = found.lens.estimate
     depth = int(np.argmax(lens >= 0.5)) if (lens >= 0.5).any() else len(lens) - 1
-    yield texts("observation.lens", depth=depth, layers=len(lens) - 1, share=percent(float(lens[depth])))
+    yield texts(
+        "observation.lens", depth=depth, layers=len(lens) - 1, share=interval_words(found.lens.at(depth), texts)
+    )
     looked, acted = found.shares.estimate[..., 0], found.shares.estimate[..., 1]
     differ = np.abs(looked - acted)
+    between = np.max(found.shares.low, axis=-1) > np.min(found.shares.high, axis=-1)  # no interval: never
     order = zip(*np.unravel_index(np.argsort(-differ, axis=None), differ.shape), strict=True)
-    named = [cell for cell in order if np.isfinite(differ[cell]) and differ[cell] >= APART][:MOST]
+    named = [cell for cell in order if between[cell] and differ[cell] >= APART][:MOST]
     for number, layer in named:
         code = "looks_larger" if looked[number, layer] > acted[number, layer] else "acts_larger"
         site = site_words(Site(found.components[number], int(layer), None, "last"), texts)
-        shares = {"looked": percent(float(looked[number, layer])), "acted": percent(float(acted[number, layer]))}
+        shares = {
+            name: interval_words(found.shares.at(number, layer, way), texts)
+            for way, name in enumerate(("looked", "acted"))
+        }
         yield texts(f"observation.{code}", site=site, **shares)
     if not named:
         yield texts("observation.agree", share=percent(APART))

@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 from patchlight.records import Site
 
 LANGUAGES = ("en", "ja")
-FOLD = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])")  # a line folded within Japanese text leaves a space
+# A line folded within Japanese text leaves a space; none belongs after Japanese punctuation, whatever follows.
+FOLD = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])|(?<=[。、：；）」]) ")
 
 Words = Mapping[str, str]
 """A text by language ("en", "ja"); where a language is missing, the report shows another and marks its language."""

@@ -75,7 +75,7 @@ def _variations(content: Content, texts: Texts, t: Texts) -> Table | None:
         (
             texts(f"stability_source.{each['source']}"),
             percent(each["share"]),
-            interval_words(interval_of(each["jaccard"]), texts),
+            correlation_words(interval_of(each["jaccard"]), texts),
             texts("stability.stable" if each["stable"] else "stability.unstable"),
         )
         for each in _shares(content)
