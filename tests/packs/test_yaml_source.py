@@ -85,6 +85,8 @@ def test_all_complaints_of_a_file_are_listed() -> None:
     message = str(complaint(text))
     assert "study.yaml:1:1" in message
     assert "also: study.yaml:5:1: unknown key 'k3' [study-unknown-key]" in message
+    second = str(complaint("model: a\nk0: 1\nstpes: []\n"))
+    assert "also: study.yaml:3:1: unknown key 'stpes' (did you mean 'steps'?) [study-unknown-key]" in second
     assert "and 12 more" in message  # 31 unknown keys and a missing one, 20 of them printed
 
 

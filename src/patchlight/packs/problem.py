@@ -78,7 +78,9 @@ class FileRefused(InputError):
         first, *others = self.problems
         what, fix = first.said(language)
         also, more = (_words()[key][language]["what"] for key in ("also", "more"))
-        listed = [f"\n  {also}: {each.where}: {each.said(language)[0]} [{each.code}]" for each in others[: LISTED - 1]]
+        listed = [
+            f"\n  {also}: {each.where}: {_with_guess(each, language)} [{each.code}]" for each in others[: LISTED - 1]
+        ]
         if len(self.problems) > LISTED:
             listed.append("\n  " + more.format(count=len(self.problems) - LISTED))
         return what + "".join(listed), fix
@@ -87,6 +89,12 @@ class FileRefused(InputError):
 def refused(key: str, where: Place, *, prefix: str = "pack", **values: Any) -> FileRefused:
     """The error of a file in which one thing is wrong, for the caller to raise."""
     return FileRefused([Problem(key, "error", where, values, prefix)])
+
+
+def _with_guess(problem: Problem, language: Language) -> str:
+    """What is wrong, and the nearest known word where there is one."""
+    what, fix = problem.said(language)
+    return f"{what} ({fix})" if problem.values.get("guess") else what
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
