@@ -128,6 +128,7 @@ def read(
     (`logprob_diff_mean`: per token); `prob` of the correct answer; `kl`: minus the divergence of the clean run's next
     token from the row's, in nats; `rank`: minus the number of tokens above the correct one.
     """
+    model.require_tokens(torch.cat([answers.correct.flatten(), answers.wrong.flatten()]))
     parting, parts = answers.parting, _parts(metrics)
     found = _vocabulary_parts(model, parts, runs, answers, pair, clean, rows_at_once)
     if "logit_diff" in parts:
