@@ -34,6 +34,7 @@ LLAMA = SMALL | {
 }
 
 
+OPT = SMALL | {"hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 CWM = LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}  # llama by another name
 
 
@@ -113,6 +114,11 @@ def test_falcon_tells_its_key_and_value_heads(settings, heads):
 def test_a_variant_that_the_entry_does_not_cover_is_refused():
     with pytest.raises(InputError, match="do_layer_norm_before"):
         make("opt", **LLAMA | {"ffn_dim": 24, "word_embed_proj_dim": 16, "do_layer_norm_before": False})
+
+
+def test_a_projection_between_the_final_norm_and_the_head_is_refused():
+    with pytest.raises(InputError, match="the output head reads 8 numbers a token, the residual stream has 16"):
+        make("opt", **OPT, word_embed_proj_dim=8)
 
 
 def test_an_encoder_decoder_is_refused(llama):

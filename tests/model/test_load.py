@@ -51,6 +51,15 @@ def test_the_dtype_is_the_one_asked_for(folder: Path) -> None:
     assert refusal(folder, dtype="int8").code == "model-unknown-dtype"
 
 
+def test_experts_run_in_float64_though_their_grouped_product_has_none(folder: Path) -> None:
+    small = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 3}
+    settings = small | {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 12, "head_dim": 4}
+    transformers.MixtralForCausalLM(transformers.MixtralConfig(**settings)).save_pretrained(folder)
+    model = load_model(folder, dtype="float64")
+    assert logits(model).dtype == logits(random_init(model, 0)).dtype == torch.float64
+    torch.testing.assert_close(logits(load_model(folder)), logits(model).float())
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_missing_device_is_a_problem_of_the_machine(folder: Path) -> None:
     error = refusal(folder, device="cuda")

@@ -125,6 +125,7 @@ def test_a_prompt_that_ends_within_a_character_is_shown(byte_level: PreTrainedTo
         (TokenPair((1, 2), (1, 2), (5,), (6,)), "prompts are the same"),
         (TokenPair((1, 2), (1, 3), (5,), (5,)), "answers are the same"),
         (TokenPair((1, 2), (1, 3), (), (5,)), "empty answer"),
+        (TokenPair((1, 2), (1, -3), (4,), (5,)), "no such token"),
     ],
 )
 def test_pairs_of_tokens_are_refused_with_the_same_reasons(

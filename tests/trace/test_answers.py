@@ -185,6 +185,23 @@ def test_sites_are_structural_where_every_token_that_is_read_is_restored(name, m
             np.testing.assert_array_equal(mask, restored, err_msg=component)
 
 
+@pytest.mark.parametrize("metric", ["logit_diff", "logprob", "rank"])
+@pytest.mark.parametrize(
+    ("correct", "clean", "donors"),
+    [
+        ([99], CLEAN, None),
+        ([51, 99], CLEAN, None),
+        ([-1], CLEAN, None),
+        ([50], [99, 2], None),
+        ([50], [1, 2], [[99, 2]]),
+    ],
+)
+def test_a_token_that_the_model_does_not_have_is_refused(correct, clean, donors, metric, tiny):
+    pair = token_pair(correct, [51, 3], clean, [*clean[:-1], 7])
+    with pytest.raises(InputError, match="model-no-token"):
+        sweep(tiny("llama"), [pair], metric=metric, donors=donors)
+
+
 def test_token_pairs_measure_what_their_words_do(tiny, pair_of):
     model = tiny("gpt2")
     words, tokens = pair_of(CLEAN, CORRUPTED), token_pair(*ONE_TOKEN)

@@ -51,6 +51,7 @@ class Model:
         self.layers: list[nn.Module] = list(self._module(hf, self.family.layers, "layers"))
         self.embed: nn.Module = self._module(hf, self.family.embed, "embed")
         self.final_norm: nn.Module = self._module(hf, self.family.final_norm, "final_norm")
+        _check_head(hf, self.width, name)
         for component in ("attn_proj", "attn_out", "mlp_proj", "mlp_out"):
             if getattr(self.family, component) is not None:
                 self.part(component, 0)
@@ -148,6 +149,14 @@ class Model:
         """The logits that the model gives to final, normed activations."""
         return self._scaled(self.hf.get_output_embeddings()(normed))
 
+    def require_tokens(self, tokens: Int[Tensor, "*axis"]) -> None:
+        """Raises InputError for a token that the model does not have."""
+        count = int(self.config.vocab_size)
+        unknown = tokens[(tokens < 0) | (tokens >= count)]
+        if len(unknown):
+            what = f"there is no token {int(unknown[0])} in a vocabulary of {count}"
+            raise InputError("model-no-token", what, where=self.name, fix="encode with the tokenizer of this model")
+
     def answer_logits(
         self, normed: Float[Tensor, "row width"], tokens: Int[Tensor, "row answer"]
     ) -> Float[Tensor, "row answer"]:
@@ -231,6 +240,15 @@ def _entry(config: Any, name: str) -> Family:
         )
         raise InputError("model-unknown-family", what, where=name, fix=fix)
     return family
+
+
+def _check_head(hf: PreTrainedModel, width: int, name: str) -> None:
+    """Raises the error of a model that projects the normed stream once more, as OPT can."""
+    reads = int(hf.get_output_embeddings().weight.shape[-1])
+    if reads != width:
+        what = f"the output head reads {reads} numbers a token, the residual stream has {width}"
+        fix = "choose a model whose embeddings are as wide as its layers"
+        raise InputError("model-unknown-variant", what, where=name, fix=fix)
 
 
 def _check_settings(family: Family, config: Any, name: str) -> None:

@@ -58,6 +58,8 @@ def load_model(
         _check_vocabulary(hf, tokenizer, place)
         hf = hf if overlay is None else with_adapter(hf, overlay)
     hf = hf if device_map is not None else hf.to(torch_device)
+    if hf.dtype == torch.float64 and hf.config._experts_implementation == "grouped_mm":
+        hf.set_experts_implementation("eager")  # torch's product of grouped experts has no float64
     name = str(source) if adapter is None else f"{source} with {adapter}"
     model = Model(hf.requires_grad_(False), tokenizer, name, family)
     _check_finite(hf, place)

@@ -240,6 +240,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> _Encoded:
 
 def _prompts(tokenizer: PreTrainedTokenizerBase, pair: Pair | TokenPair) -> tuple[_Encoded, _Encoded]:
     if isinstance(pair, TokenPair):
+        if (lowest := min((*pair.clean_ids, *pair.corrupted_ids), default=0)) < 0:
+            _refuse(pair, "no such token", f"{lowest} is no token", "give the ids of tokens, from 0 on")
         return _decoded(tokenizer, pair.clean_ids), _decoded(tokenizer, pair.corrupted_ids)
     return _encode(tokenizer, pair.clean), _encode(tokenizer, pair.corrupted)
 

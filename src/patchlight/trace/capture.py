@@ -69,8 +69,8 @@ def capture(
     activations are its own where it holds them, else NaN; it has to hold `k` and `v`. `products` of `bfloat16` are
     coarse: for orientation only.
 
-    Raises InputError where the prompts are longer than the model's context, the model is in training mode, or an
-    activation is not finite.
+    Raises InputError where the prompts are longer than the model's context or hold a token that it does not have, the
+    model is in training mode, or an activation is not finite.
     """
     if model.hf.training:
         what = "the model is in training mode, in which dropout makes every run another"
@@ -78,6 +78,7 @@ def capture(
     if model.context is not None and ids.shape[1] > model.context:
         what = f"a prompt has {ids.shape[1]} tokens, the model's context is {model.context}"
         raise InputError("trace-prompt-too-long", what, where=model.name, fix="shorten the prompt")
+    model.require_tokens(ids)
     start = 0 if before is None else _shared(before.ids, ids, read)
     begun = None if before is None or start == 0 else DynamicCache(_earlier(before, start))
     seen = _Seen(model, components, ids[:, start:].shape, begun)
