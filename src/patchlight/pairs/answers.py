@@ -177,7 +177,8 @@ def read(
     minus that of all wrong ones, in nats; `prob` of the correct answer; `kl`: minus the divergence of the clean run's
     next token from the row's, in nats; `rank`: minus the number of tokens above the correct one.
     """
-    model.require_tokens(torch.cat([answers.correct.flatten(), answers.wrong.flatten()]))
+    every = (answers.correct, answers.wrong, *answers.all_correct, *answers.all_wrong)
+    model.require_tokens(torch.cat([tokens.flatten() for tokens in every]))
     parting, parts = answers.parting, _parts(metrics)
     found = _vocabulary_parts(model, parts, runs, answers, pair, clean, rows_at_once)
     if "logit_diff" in parts:
