@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patchlight.errors import InputError
-from patchlight.records import Site
+from patchlight.records import Site, TokenPair
 from patchlight.trace.joint import Bench, joint_effects
 from patchlight.trace.patch import patch
 from patchlight.trace.sites import read_site
@@ -105,6 +105,15 @@ def test_cuts_are_told_and_their_complement_is_not_measured(bench):
     assert np.isnan(found.complement).all()
     assert np.isnan(found.couples).all()
     np.testing.assert_allclose(tried.effects([every])[:, 0], tried.gaps, rtol=1e-9)
+
+
+def test_what_gives_back_the_last_position_is_no_cut_for_a_later_token_of_an_answer(tiny):
+    at_the_end = tuple(read_site(f"blocks.{layer}.{name}@last") for layer in range(2) for name in COMPONENTS)
+    for wrong, cut in (((51,), True), ((51, 52, 53), False)):
+        pair = TokenPair(*map(tuple, PAIRS[0]), correct_ids=(50,), wrong_ids=wrong)
+        tried = Bench(tiny("gpt2"), [pair], COMPONENTS, metric="logprob_diff")
+        assert tried.structural([at_the_end]).tolist() == [cut]
+        assert bool(np.isclose(tried.effects([at_the_end])[0, 0], tried.gaps[0], atol=1e-9)) is cut
 
 
 def test_a_window_of_layers_is_a_set_like_any_other(bench):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from patchlight.pairs.align import Alignment
+from patchlight.pairs.answers import steps_read
 from patchlight.records import Pair, Site, TokenPair
 from patchlight.trace.corruptions import TOKEN
 from patchlight.trace.random_donor import RandomDonor
@@ -123,10 +124,12 @@ class Bench:
 
     def structural(self, sets: Sequence[Together]) -> Bool[np.ndarray, " set"]:
         """Which sets restore everything by construction in any of the pairs."""
-        shapes = {(each.roles, each.differing): each for each in self._work.alignments}
+        read = {each: tuple(steps_read(each, self.metric)) for each in self._work.alignments}
+        shapes = {(each.roles, each.differing, steps): each for each, steps in read.items()}
         found = np.zeros(len(sets), dtype=bool)
         for alignment in shapes.values():
-            found |= are_structural([present(sites, alignment) for sites in sets], alignment, self.model)
+            chosen = [present(sites, alignment) for sites in sets]
+            found |= are_structural(chosen, alignment, self.model, read[alignment])
         return found
 
     def _measure(self, cells: _Chosen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
