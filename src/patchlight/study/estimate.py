@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -192,7 +192,11 @@ def _sets_trial(survey: Survey, planned: Planned) -> Trial:
     model = survey.read()
     random = random_init(model, int(inputs["seed"]))
     settings = components, str(inputs["metric"]), memory, int(inputs["seed"]), Sets(**inputs["settings"])
-    return watched(lambda report: set_runs_measured(model, random, pairs, *settings, report))
+
+    def work(report: Callable[[float], None]) -> None:
+        set_runs_measured(model, random, pairs, *settings, report)
+
+    return watched(work)
 
 
 def _rows(

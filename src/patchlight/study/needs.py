@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from patchlight.pairs.align import align
 from patchlight.report.estimate import Span
@@ -108,7 +108,7 @@ def _reported(study: Study, workspace: Path) -> int | None:
     summary = json.loads(file.read_text(encoding="utf-8"))
     if summary["study"] != study.spec.digest:
         return None
-    return sum(kind["candidates"] for point in summary["checkpoints"] for kind in point["kinds"])
+    return sum(int(kind["candidates"]) for point in summary["checkpoints"] for kind in point["kinds"])
 
 
 def maps_of(study: Study, parts: Sequence[Part]) -> Span:
