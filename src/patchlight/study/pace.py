@@ -53,7 +53,8 @@ def tried(
 ) -> dict[str, list[float]]:
     """By family, seconds for one piece of its work, of trials that take `seconds` in all; each runs inside `working`.
 
-    Trials of `whole` say nothing before they end: they come first, once, and each may take more than its share.
+    Trials of `whole` say nothing before they end, or need long to begin: they come first, once, and each may take
+    more than its share.
     """
     found: dict[str, list[float]] = defaultdict(list)
     end = perf_counter() + seconds
