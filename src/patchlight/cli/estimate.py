@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +87,7 @@ def _risks(terminal: Terminal, found: Estimate, texts: Texts) -> None:
         _table(terminal, texts("estimate.risk_title"), header, [risk_words(risk, texts) for risk in found.risks])
 
 
-def _table(terminal: Terminal, title: str, header: list[str] | tuple[str, ...], rows: Any) -> None:
+def _table(terminal: Terminal, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -258,10 +258,13 @@ def basis_words(found: Estimate, texts: Texts) -> list[str]:
 
 def time_words(span: Span, texts: Texts) -> str:
     """A range of seconds in the unit that suits its high end."""
-    size, unit = (1, "seconds") if span.high < 90 else (60, "minutes") if span.high < 5400 else (3600, "hours")
-    tenths = 10 if size == 3600 else 1
-    low, high = (math.floor(span.low / size * tenths) / tenths, math.ceil(span.high / size * tenths) / tenths)
-    return texts(f"estimate.{unit}", span=_range(f"{low:,g}", f"{high:,g}"))
+    size, unit = (1, "seconds") if span.high < 300 else (60, "minutes") if span.high < 3 * 3600 else (3600, "hours")
+
+    def rounded(value: float, whole: Callable[[float], int]) -> str:
+        tenths = 10 if size > 1 and value < 10 * size else 1  # small numbers of long units
+        return f"{whole(value / size * tenths) / tenths:,g}"
+
+    return texts(f"estimate.{unit}", span=_range(rounded(span.low, math.floor), rounded(span.high, math.ceil)))
 
 
 def count_words(span: Span) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,7 +41,8 @@ from patchlight.study.walk import require_relations
 
 SECONDS = 60.0  # of trials, at most
 ASKING = 0.4  # of them: what asking the model its questions may take
-JUDGING = Span(2.0, 10.0)  # verdicts and reports take so many times as long as their maps
+JUDGING = Span(2.0, 10.0)  # verdicts and reports take so many times as long as their maps ...
+OF_KIND = Span(3.0, 20.0)  # ... and so many seconds for each kind beside: measured 6, and 17 on a busy machine
 STAGES = ("texts", "training", "questions", "identities", "split", "screening", "sweep", "controls", "robustness",
           "direct", "subspaces", "observation", "steps", "windows", "repair", "routes", "sets", "across", "mentions",
           "published", "judging")  # fmt: skip
@@ -151,7 +152,7 @@ def _rates(
         return rates
     waiting = [each for each in planned if each.family not in rates and each.unit.hash not in survey.done]
     trials = _trials(survey, parts, waiting)
-    whole = {"judging", *(each.family for each in waiting if each.work == "other")}
+    whole = {"judging", *(each.family for each in waiting if each.work != "runs")}
     with progress.stage("estimate", len(trials) + len(trials.keys() - whole)):
         return rates | rates_of_trials(tried(trials, seconds, progress.unit, whole))
 
@@ -192,7 +193,11 @@ def _sets_trial(survey: Survey, planned: Planned) -> Trial:
     model = survey.read()
     random = random_init(model, int(inputs["seed"]))
     settings = components, str(inputs["metric"]), memory, int(inputs["seed"]), Sets(**inputs["settings"])
-    return watched(lambda report: set_runs_measured(model, random, pairs, *settings, report))
+
+    def work(report: Callable[[float], None]) -> None:
+        set_runs_measured(model, random, pairs, *settings, report)
+
+    return watched(work)
 
 
 def _rows(
@@ -236,9 +241,12 @@ def _row(stage: str, units: Sequence[Planned], survey: Survey, unsure: set[str],
 
 def _judging_row(study: Study, parts: Sequence[Part], rates: Mapping[str, Rate]) -> StageRow:
     """Verdicts and the report, which are made anew by every run."""
-    maps, rate = maps_of(study, parts), rates.get("judging")
-    seconds = None if rate is None else Span(maps.low * rate.low * JUDGING.low, maps.high * rate.high * JUDGING.high)
-    return StageRow("judging", Span(1, 1), 0, None, None, seconds, "unknown" if rate is None else "measured")
+    (kinds, maps), rate = maps_of(study, parts), rates.get("judging")
+    if rate is None:
+        return StageRow("judging", Span(1, 1), 0, None, None, None, "unknown")
+    low, high = kinds.low * OF_KIND.low, kinds.high * OF_KIND.high
+    seconds = Span(low + maps.low * rate.low * JUDGING.low, high + maps.high * rate.high * JUDGING.high)
+    return StageRow("judging", Span(1, 1), 0, None, None, seconds, "borrowed")
 
 
 def _review(candidates: Span, prices: Prices | None) -> Review:

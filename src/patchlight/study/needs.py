@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from patchlight.pairs.align import align
 from patchlight.report.estimate import Span
@@ -108,14 +108,14 @@ def _reported(study: Study, workspace: Path) -> int | None:
     summary = json.loads(file.read_text(encoding="utf-8"))
     if summary["study"] != study.spec.digest:
         return None
-    return sum(kind["candidates"] for point in summary["checkpoints"] for kind in point["kinds"])
+    return sum(int(kind["candidates"]) for point in summary["checkpoints"] for kind in point["kinds"])
 
 
-def maps_of(study: Study, parts: Sequence[Part]) -> Span:
-    """The maps with intervals that verdicts and reports are made of: kinds x components x directions, of each model."""
-    of_kind = len(study.spec.sweep.components) * len(study.spec.sweep.directions)
-    counts = [(len(kinds_of(part.questions)) * of_kind, part.certain) for part in parts]
-    return Span(sum(count for count, certain in counts if certain), sum(count for count, _ in counts))
+def maps_of(study: Study, parts: Sequence[Part]) -> tuple[Span, Span]:
+    """The kinds of knowledge that are judged, in each model, and their maps with intervals: components x directions."""
+    counts = [(len(kinds_of(part.questions)), part.certain) for part in parts]
+    kinds = Span(sum(count for count, certain in counts if certain), sum(count for count, _ in counts))
+    return kinds, kinds.times(len(study.spec.sweep.components) * len(study.spec.sweep.directions))
 
 
 def judging_work(survey: Survey, part: Part) -> Callable[[Callable[[float], None]], None]:

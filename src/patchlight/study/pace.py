@@ -53,9 +53,11 @@ def tried(
 ) -> dict[str, list[float]]:
     """By family, seconds for one piece of its work, of trials that take `seconds` in all; each runs inside `working`.
 
-    Trials of `whole` say nothing before they end: they come first, once, and each may take more than its share.
+    Trials of `whole` say nothing before they end, or need long to begin: they come first, once, and each may take
+    more than its share.
     """
-    end, found = perf_counter() + seconds, defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
+    end = perf_counter() + seconds
     first = sorted(trials, key=lambda family: family not in whole)
     second = [family for family in first if family not in whole]
     for families, part in ((first, FIRST_ROUND), (second, 1.0)):

@@ -199,8 +199,8 @@ def _timed(subject: Subject) -> Iterator[Planned]:
     for _, unit in timed_units(subject.study, subject.checkpoint, subject.questions):
         pairs, component = [Pair(**row) for row in unit.inputs["pairs"]], str(unit.inputs["component"])
         if unit.stage == "windows" and spec.windows:
-            wide = {"layers": spec.windows.layers, "span": spec.windows.positions}
-            together = cell_runs(model, pairs, component, spec.metrics[:1], **wide)
+            layers, span = spec.windows.layers, spec.windows.positions
+            together = cell_runs(model, pairs, component, spec.metrics[:1], layers=layers, span=span)
             runs = sum(together) + sum(cell_runs(model, pairs, component, spec.metrics[:1]))
         else:
             alignments = [align(model.tokenizer, pair) for pair in pairs]

@@ -8,7 +8,6 @@ or (`leaning`) without all but one place. A real growth has no more steps, no mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -57,7 +56,7 @@ def set_runs_measured(
     on_runs: Callable[[int], None],
 ) -> int:
     """The patched runs of a kind's sets as they are really grown; `on_runs` gets their number as it grows."""
-    benches = _Watched(model, random, pairs, components, metric, memory, seed, on_runs)
+    benches = _Watched(on_runs, model, random, pairs, components, metric, memory, seed)
     found_sets(benches, _in_discovery(pairs), spec)
     return benches.runs
 
@@ -122,8 +121,8 @@ class _Counted:
 
     def effects(self, sets: Sequence[Together]) -> Float[np.ndarray, "pair set"]:
         self.benches.runs += len(sets) * self.once
-        share = (lambda _: 0.0) if self.nothing else partial(self.benches.effect, direction=self.direction)
-        return np.tile([share(sites) for sites in sets], (len(self.gaps), 1))
+        shares = [0.0 if self.nothing else self.benches.effect(sites, self.direction) for sites in sets]
+        return np.tile(shares, (len(self.gaps), 1))
 
     def structural(self, sets: Sequence[Together]) -> Bool[np.ndarray, " set"]:
         return np.zeros(len(sets), dtype=bool)
@@ -132,10 +131,9 @@ class _Counted:
 class _Watched(SetBenches):
     """The benches of a study, which say how many runs they have made."""
 
-    def __init__(self, *given: Any) -> None:
-        *given, self.on_runs = given
+    def __init__(self, on_runs: Callable[[int], None], *given: Any) -> None:
         super().__init__(*given)
-        self.runs = 0
+        self.runs, self.on_runs = 0, on_runs
 
     def _bench(self, model: Model, pairs: Sequence[Pair], **settings: Any) -> Any:
         return _Watching(self, super()._bench(model, pairs, **settings), pairs)

@@ -73,10 +73,9 @@ def schooling_trial(
     study: Study, each: Schooling, model: Model, train: Sequence[str], validation: Sequence[str], folder: Path
 ) -> Trial:
     """Some steps of the training itself and a scored row; the seconds of one step with its part of the evaluations."""
+    from patchlight.model.finetune import finetune  # here, for reading the trainer's libraries takes seconds
 
     def trial(seconds: float) -> float | None:
-        from patchlight.model.finetune import finetune
-
         times: list[float] = []
 
         def on_step(step: int, _total: int, _loss: float) -> None:
