@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from patchlight.errors import EnvironmentProblem
+from patchlight.judge.verdict import Reason, Verdict
 from patchlight.report.build import build_report, marked, render
 from patchlight.report.texts import LANGUAGES, read_texts
 from tests.report.page import Page, csv_of
@@ -289,7 +290,8 @@ def test_the_parts_of_an_effect_are_said_drawn_and_given_as_a_file(contents, eng
     said = " ".join(english.words.split())
     assert "measured on those held out (5 facts, 9 question pairs)" in said
     assert (
-        "Feed-forward (MLP) output, layer 1, subject end: brings back 60%; 0% goes straight to the answer, 58%" in said
+        "Feed-forward (MLP) output, layer 1, subject end: brings back 60.0% (50.0% to 70.0%), n 5; 0% goes straight"
+        in said
     )
     section = re.search(r'<section id="paths".*?</section>', render(contents, "en"), re.DOTALL)[0]
     # What works against a place is drawn to the left of nought, what is missing up to 100 % as an outline.
@@ -300,6 +302,29 @@ def test_the_parts_of_an_effect_are_said_drawn_and_given_as_a_file(contents, eng
         ("blocks.3.attn_out@last", "total", "0.3"),
         ("blocks.3.attn_out@last", "direct", "0.5"),
     ]
+
+
+def test_who_speaks_is_not_said_where_nothing_is_told_from_nought(contents):
+    point = contents.checkpoints[0]
+    found = point.kinds[0].direct
+    unsure = dataclasses.replace(found.parts, low=found.parts.low - 1)
+    kind = dataclasses.replace(point.kinds[0], direct=dataclasses.replace(found, parts=unsure))
+    with_it, without = (
+        render(dataclasses.replace(contents, checkpoints=(dataclasses.replace(point, kinds=(each,)),)), "en")
+        for each in (point.kinds[0], kind)
+    )
+    texts = read_texts("en")
+    assert texts("paths.way") in with_it
+    assert not any(texts(f"paths.{told}") in without for told in ("itself", "way", "both"))
+
+
+def test_candidates_that_could_not_be_looked_for_are_not_said_to_have_failed(contents):
+    point = contents.checkpoints[0]
+    verdict = Verdict("definitional", "undetermined", "D", (Reason("no-control", {}),))
+    kind = dataclasses.replace(point.kinds[0], verdict=verdict)
+    page = render(dataclasses.replace(contents, checkpoints=(dataclasses.replace(point, kinds=(kind,)),)), "en")
+    assert read_texts("en")("verdict.candidates_untried") in page
+    assert read_texts("en")("verdict.candidates_none") not in page
 
 
 def test_a_study_that_split_no_effect_says_so(contents):

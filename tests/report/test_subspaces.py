@@ -55,7 +55,7 @@ def test_where_looking_and_acting_disagree_is_named(language, contents):
     shares[1, 2], shares[0, 1] = (0.7, 0.2), (0.0, 0.4)
     observed = Observed(("attn_out", "mlp_out"), intervals(shares), intervals([0.0, 0.1, 0.6, 0.9, 1.0]), 1e-7, 9, 14)
     page, texts = shown(contents, language, observed=observed), read_texts(language)
-    assert texts("observation.lens", depth=2, layers=4, share="60.0%").split("60.0%")[0] in page
+    assert texts("observation.lens", depth=2, layers=4, share="60.0%").rstrip(".。") in page
     parts = page[page.index('id="observation"') :]
     assert parts.index("70") < parts.index("40")
 

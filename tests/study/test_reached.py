@@ -51,9 +51,12 @@ def test_the_strongest_places_are_knocked_out_on_the_facts_held_out(asked, store
     assert (found.pairs, found.facts) == (len(pairs), len({pair.fact for pair in pairs}))
     gap = sum(each.clean - each.corrupted for each in questions if each.pair in pairs)
     alone = self_repair(checkpoint.model, pairs, found.sites)
-    for number, losses in enumerate((alone.predicted, alone.measured, alone.repaired)):
-        expected = -losses.sum(axis=0) / gap
+    for number, losses in enumerate((-alone.predicted, -alone.measured, alone.measured - alone.predicted)):
+        expected = losses.sum(axis=0) / gap
         np.testing.assert_allclose(found.losses.estimate[:, number], expected, rtol=1e-3, atol=1e-5)
+    # More lost than expected is nothing made up for.
+    lost = found.losses.estimate
+    np.testing.assert_allclose(lost[:, 2], lost[:, 0] - lost[:, 1], atol=1e-6)
     first, later, more = found.backups[0]
     assert (first, later) == (found.sites[0], found.sites[1])
     expected = backups(checkpoint.model, pairs, first, [later]).sum() / gap

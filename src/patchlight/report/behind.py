@@ -16,7 +16,7 @@ from patchlight.report.texts import Texts, site_words
 
 REPAIR_COLUMNS = ("place", "other", "what", "estimate", "low", "high", "facts")
 ROUTE_COLUMNS = ("from", "to", "estimate", "low", "high", "facts")
-HARDLY = 0.01  # of the gap: a reaction below it is not named
+HARDLY = 0.01  # of the gap: a reaction or a reader below it is not named
 
 
 def made_up_for(contents: ReportContents, texts: Texts) -> list[Told]:
@@ -115,7 +115,7 @@ def _route_sentences(found: RoutesResult, texts: Texts) -> Iterator[str]:
                 "routes.reader", part=part_words(reader, texts), value=percent(float(found.shares.estimate[number, at]))
             )
             for at, reader in enumerate(found.readers[number])
-            if found.shares.low[number, at] > 0
+            if found.shares.low[number, at] > 0 and found.shares.estimate[number, at] >= HARDLY
         ]
         code = "read" if heard else "unread"
         yield texts(f"routes.{code}", site=site_words(site, texts), listed=texts("page.comma").join(heard))

@@ -37,7 +37,7 @@ from patchlight.report import (
 from patchlight.report.answers import counting, further_answers
 from patchlight.report.charts import colour_scale, interval_words, percent
 from patchlight.report.contents import Checkpoint, Example, ReportContents
-from patchlight.report.reasons import advice_words, reason_words
+from patchlight.report.reasons import advice_words, looked_for, reason_words
 from patchlight.report.stability import stability_table
 from patchlight.report.svg import readable
 from patchlight.report.texts import LANGUAGES, Texts, Words, read_texts, site_words
@@ -136,6 +136,7 @@ def _helpers(texts: Texts) -> dict[str, Any]:
     return {
         "reason": lambda each: reason_words(each, texts),
         "advice": lambda each: advice_words(each, texts),
+        "looked_for": looked_for,
         "words": words,
         "plain": texts.pick,
         "marked": marked,

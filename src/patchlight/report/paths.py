@@ -132,7 +132,10 @@ def _key(canvas: Canvas, left: float, texts: Texts) -> None:
 def _sentences(found: DirectEffects, texts: Texts) -> Iterator[str]:
     for index, site in enumerate(found.sites):
         shares = {part: percent(float(found.parts.estimate[index, number])) for number, part in enumerate(PARTS)}
-        told = _heard(*found.parts.estimate[index, :2].tolist())
+        total = found.parts.at(index, 0)
+        shares["total"] = interval_words(total, texts)
+        # Nothing is said of who speaks where the whole is not told from nought.
+        told = _heard(*found.parts.estimate[index, :2].tolist()) if total.low > 0 else ""
         sentence = texts("paths.sentence", site=site_words(site, texts), **shares)
         yield texts("page.between_sentences").join([sentence, texts(f"paths.{told}")] if told else [sentence])
 

@@ -11,6 +11,14 @@ from patchlight.judge.verdict import Verdict
 from patchlight.records import Site
 from patchlight.report.texts import LANGUAGES, Texts, read_texts, site_words
 
+BEFORE_ANY_PLACE = ("knows-too-few", "gap-unclear", "no-question", "too-few-facts", "one-template", "nothing-swept",
+                    "units-failed", "no-control")  # fmt: skip
+
+
+def looked_for(verdict: Verdict) -> bool:
+    """Whether candidates were looked for; where the evidence lacks one of these, none could be."""
+    return not any(each.code in BEFORE_ANY_PLACE for each in verdict.reasons)
+
 
 def reason_words(reason: Reason, texts: Texts) -> str:
     """A reason as a sentence."""

@@ -74,7 +74,7 @@ def _sentences(sets: TriedSets, shown: Sequence[TriedSet], checkpoint: Checkpoin
     )
     yield texts("sets.eligible", eligible=evidence.eligible, limit=sets.limit, largest=evidence.largest)
     if evidence.wiring:
-        wiring = texts("sets.comma").join(site_words(site, texts) for site in evidence.wiring)
+        wiring = texts("sets.semicolon").join(site_words(site, texts) for site in evidence.wiring)
         yield texts("sets.wiring", sites=wiring)
     for each in shown:
         yield from _in_words(each, texts)

@@ -100,7 +100,8 @@ def _knocked_out(
         "backups": [(str(site), str(other)) for site, others in behind.items() for other in others],
     }
     tensors = {
-        "losses": -np.stack([found.predicted, found.measured, found.repaired], axis=2),
+        # Losses are effects turned round; what came back stays as it is, loss predicted minus loss measured.
+        "losses": np.stack([-found.predicted, -found.measured, found.repaired], axis=2),
         "more": np.concatenate([np.zeros((len(pairs), 0)), *more], axis=1),
         "gaps": _gaps(questions),
     }
