@@ -31,6 +31,7 @@ from patchlight.study.prices import read_prices
 from patchlight.study.questions import questions_of
 from patchlight.study.rehearsal import set_runs, set_runs_measured
 from patchlight.study.risks import risks_of
+from patchlight.study.schooling import schooling_trial
 from patchlight.study.spec import read_study
 from patchlight.study.survey import Survey
 from patchlight.study.sweeping import Sets
@@ -187,7 +188,7 @@ def test_a_training_is_counted_in_the_steps_that_it_takes(
     study: Path, stored: Callable[[Unit], Artifact], tmp_path: Path
 ) -> None:
     study.write_text(TRAINED, encoding="utf-8")
-    found = rows(estimated(study, study.parent / "workspace", seconds=20.0))
+    found = rows(estimated(study, study.parent / "workspace"))
     read = read_study(study)
     pack = read_pack(read.pack_source)
     texts, taken = stored(stages.texts_unit(read, pack)), []
@@ -200,9 +201,11 @@ def test_a_training_is_counted_in_the_steps_that_it_takes(
     assert training.steps.low == least
     assert not taken[0]["stopped_early"]
     assert training.steps.low <= sum(each["steps"] for each in taken) <= training.steps.high
-    assert training.source == "measured"
-    assert training.seconds is not None
-    assert training.seconds.low > 0
+    survey = Survey(read, pack, None, tmp_path)
+    texts_of = survey.written("train"), survey.written("validation")
+    step = schooling_trial(read, survey.schoolings[0], survey.read(), *texts_of, tmp_path)(200.0)
+    assert step is not None
+    assert step > 0
     assert found["sweep"].units.low == 0 < found["sweep"].units.high
     assert found["questions"].units == Span(2, 2)
 
