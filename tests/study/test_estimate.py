@@ -24,16 +24,16 @@ from patchlight.run.units import Unit
 from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact
 from patchlight.study import stages
-from patchlight.study.estimate import estimate
-from patchlight.study.expected import expected
-from patchlight.study.pace import Late, deadline
-from patchlight.study.prices import read_prices
+from patchlight.study.estimate.expected import expected
+from patchlight.study.estimate.pace import Late, deadline
+from patchlight.study.estimate.prices import read_prices
+from patchlight.study.estimate.rehearsal import set_runs, set_runs_measured
+from patchlight.study.estimate.risks import risks_of
+from patchlight.study.estimate.schooling import schooling_trial
+from patchlight.study.estimate.survey import Survey
+from patchlight.study.estimate.whole import estimate
 from patchlight.study.questions import questions_of
-from patchlight.study.rehearsal import set_runs, set_runs_measured
-from patchlight.study.risks import risks_of
-from patchlight.study.schooling import schooling_trial
 from patchlight.study.spec import read_study
-from patchlight.study.survey import Survey
 from patchlight.study.sweeping import Sets
 from patchlight.trace.mediation import RUNS
 

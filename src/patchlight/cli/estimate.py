@@ -39,8 +39,8 @@ def estimate(
 ) -> Mapping[str, Any]:
     """Say what a study will take: time, memory, disk, money, people's hours, risks; its results stay as they are."""
     from patchlight.report.estimate import as_json, write_estimate
-    from patchlight.study.estimate import estimate
-    from patchlight.study.prices import read_prices
+    from patchlight.study.estimate.prices import read_prices
+    from patchlight.study.estimate.whole import estimate
     from patchlight.study.spec import read_study
 
     read = read_study(study, device=device, memory=memory)

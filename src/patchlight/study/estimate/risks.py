@@ -10,8 +10,8 @@ from patchlight.judge.thresholds import THRESHOLDS
 from patchlight.pairs.halves import HALVES
 from patchlight.records import NULLS
 from patchlight.report.estimate import Machine, Risk, Span
+from patchlight.study.estimate.survey import Part, Survey
 from patchlight.study.results import Question
-from patchlight.study.survey import Part, Survey
 
 GIB = 2**30
 SHOWN = 5  # reasons of refused questions

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Literal
 
 from patchlight.run.units import Workplace
-from patchlight.study.plan import Planned
+from patchlight.study.estimate.plan import Planned
 
 Source = Literal["done", "measured", "borrowed"]
 Trial = Callable[[float], float | None]

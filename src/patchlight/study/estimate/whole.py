@@ -16,8 +16,8 @@ from patchlight.packs.read import read_pack
 from patchlight.report.estimate import Estimate, Machine, Money, Review, Source, Span, StageRow
 from patchlight.run.progress import Progress
 from patchlight.store.ledger import DATABASE, Ledger
-from patchlight.study.needs import candidates_of, disk_of, free_memory, judging_work, maps_of, memory_of
-from patchlight.study.pace import (
+from patchlight.study.estimate.needs import candidates_of, disk_of, free_memory, judging_work, maps_of, memory_of
+from patchlight.study.estimate.pace import (
     Late,
     Rate,
     Trial,
@@ -29,13 +29,13 @@ from patchlight.study.pace import (
     unit_trial,
     watched,
 )
-from patchlight.study.plan import Planned
-from patchlight.study.prices import MINUTES, REVIEWERS, Prices
-from patchlight.study.rehearsal import set_runs_measured
-from patchlight.study.risks import risks_of
-from patchlight.study.schooling import schooling_trial
+from patchlight.study.estimate.plan import Planned
+from patchlight.study.estimate.prices import MINUTES, REVIEWERS, Prices
+from patchlight.study.estimate.rehearsal import set_runs_measured
+from patchlight.study.estimate.risks import risks_of
+from patchlight.study.estimate.schooling import schooling_trial
+from patchlight.study.estimate.survey import Part, Survey
 from patchlight.study.spec import Study
-from patchlight.study.survey import Part, Survey
 from patchlight.study.sweeping import Sets
 from patchlight.study.walk import require_relations
 

@@ -11,8 +11,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from patchlight.run.units import Unit
-from patchlight.study.pace import Late, Trial, deadline
-from patchlight.study.plan import Planned
+from patchlight.study.estimate.pace import Late, Trial, deadline
+from patchlight.study.estimate.plan import Planned
 from patchlight.study.spec import Study
 from patchlight.study.stages import seed_of, training_settings
 

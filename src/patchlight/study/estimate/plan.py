@@ -14,11 +14,11 @@ from patchlight.records import Pair
 from patchlight.run.units import Unit
 from patchlight.study import stages
 from patchlight.study.across import WEIGHTS, across_units
+from patchlight.study.estimate.rehearsal import continuations, set_runs
 from patchlight.study.nulls import donors_of
 from patchlight.study.observation import observation_units
 from patchlight.study.paths import paths_units
 from patchlight.study.reached import reached_units
-from patchlight.study.rehearsal import continuations, set_runs
 from patchlight.study.results import Checkpoint, Question, SweepResult
 from patchlight.study.robustness import robustness_units
 from patchlight.study.screening import screening_units

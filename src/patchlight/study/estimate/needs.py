@@ -11,12 +11,12 @@ import psutil  # type: ignore[import-untyped]
 
 from patchlight.pairs.align import align
 from patchlight.report.estimate import Span
-from patchlight.study.outline import parameters
-from patchlight.study.plan import Subject, stand_in
+from patchlight.study.estimate.outline import parameters
+from patchlight.study.estimate.plan import Subject, stand_in
+from patchlight.study.estimate.survey import Part, Survey, kinds_of
 from patchlight.study.results import SweepResult
 from patchlight.study.reviewing import DECOYS
 from patchlight.study.spec import Study
-from patchlight.study.survey import Part, Survey, kinds_of
 from patchlight.study.view import CONTRIBUTIONS, KindView
 from patchlight.trace.sufficient import eligible_sites
 

@@ -16,15 +16,15 @@ from patchlight.store.files import FileStore
 from patchlight.store.ledger import Ledger
 from patchlight.store.results import Artifact, Result, keep, opened
 from patchlight.study import stages
-from patchlight.study.expected import Expected, expected
+from patchlight.study.estimate.expected import Expected, expected
+from patchlight.study.estimate.outline import outline
+from patchlight.study.estimate.plan import Planned, Subject, checkpoint_plan, other
+from patchlight.study.estimate.schooling import Schooling, schooling
 from patchlight.study.mentions import mentions_unit
 from patchlight.study.nulls import null_models
-from patchlight.study.outline import outline
-from patchlight.study.plan import Planned, Subject, checkpoint_plan, other
 from patchlight.study.published import published_models, published_units
 from patchlight.study.questions import questions_of
 from patchlight.study.results import Checkpoint, Question, SweepResult
-from patchlight.study.schooling import Schooling, schooling
 from patchlight.study.spec import Study
 from patchlight.study.walk import joined
 
