@@ -147,8 +147,9 @@ def test_a_study_takes_the_recorded_split(tmp_path: Path) -> None:
 def test_damage_stops_the_work_unless_what_precedes_it_is_asked_for(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", rows_of(texts(50)))
     source.write_text(source.read_text() + '{"text": ')
-    with pytest.raises(InputError, match="corpus-json"):
+    with pytest.raises(InputError, match="corpus-json") as refused:
         prepare([source], tmp_path / "made", Preparation(), progress=Progress())
+    assert refused.value.fix.endswith("--keep-before-damage goes on with the 50 records before it")
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
     card = prepare([source], tmp_path / "made", Preparation(keep_before_damage=True), progress=Progress())
     assert card.kept == 50

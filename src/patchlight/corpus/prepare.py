@@ -143,7 +143,9 @@ def _records(files: Sequence[Path], choice: Preparation, gathered: _Gathered, pr
                     yield record
             except InputError as error:
                 if not choice.keep_before_damage:
-                    raise
+                    kept = f"--keep-before-damage goes on with the {source.records} records before it"
+                    fix = "; or ".join(filter(None, [error.fix, kept if source.records else ""]))
+                    raise InputError(error.code, error.what, where=error.where, fix=fix) from error
                 source.stopped = f"stopped: {error.what} ({error.code} at {error.where})"
 
 
