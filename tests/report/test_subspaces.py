@@ -9,7 +9,7 @@ import pytest
 
 from patchlight.judge.statistics import IntervalMap
 from patchlight.records import Site
-from patchlight.report.build import render
+from patchlight.report.build import coded, render
 from patchlight.report.texts import LANGUAGES, read_texts
 from patchlight.report.within import Observed, SubspaceResult, SubspaceRow
 
@@ -63,7 +63,7 @@ def test_where_looking_and_acting_disagree_is_named(language, contents):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_was_not_asked_for_is_said(language, contents):
     page, texts = shown(contents, language), read_texts(language)
-    assert all(texts(f"{name}.none").split("`")[0] in page for name in ("subspaces", "observation"))
+    assert all(coded(texts(f"{name}.none")) in page for name in ("subspaces", "observation"))
 
 
 def test_a_disagreement_is_named_only_where_the_intervals_part(contents):
