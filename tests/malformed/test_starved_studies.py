@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from patchlight import load_model
 from patchlight.cli.main import execute
 from patchlight.model.load import save_model
 from patchlight.model.scratch import new_gpt2
+from patchlight.report.build import coded
 from patchlight.report.texts import LANGUAGES, read_texts
 
 NO_NUMBER = re.compile(r"\b(nan|NaN|inf|Infinity)\b")
@@ -144,9 +144,7 @@ def without_nan(folder: Path, advice: Mapping[str, str]) -> None:
     for language, page in zip(LANGUAGES, ("report.html", "report.ja.html"), strict=True):
         shown = SCRIPT.sub("", (folder / page).read_text(encoding="utf-8"))
         assert not NO_NUMBER.search(re.sub("<[^>]*>", " ", shown))
-        assert html.escape(read_texts(language)("verdict.add", text=advice[language]), quote=False) in html.unescape(
-            shown
-        )
+        assert coded(read_texts(language)("verdict.add", text=advice[language])) in shown
     for file in (*folder.glob("*.csv"), *folder.glob("*.json")):
         assert not NO_NUMBER.search(file.read_text(encoding="utf-8-sig")), file.name
 

@@ -43,6 +43,8 @@ def test_controls_that_a_reviewer_asks_for_are_run_and_the_candidate_comes_back_
     assert set(after["nulls"]) == {"permuted", "random-donor"}
     assert after["recovery"] == before["recovery"]
     assert after["nulls"]["permuted"] == before["nulls"]["permuted"]
+    places = [each for each in items(database) if " + " not in each.site]  # also one that is no candidate any more
+    assert all("random-donor" in evidence_of(database, each.id).content["nulls"] for each in places)
     assert item(database, first.id).standing == "open"
     assert wanted(database) == []
     assert computed < _done(workspace)

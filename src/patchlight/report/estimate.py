@@ -155,10 +155,9 @@ def write_estimate(found: Estimate, workspace: Path) -> Path:
 
 def last_estimate(workspace: Path, study: str) -> Estimate | None:
     """The last estimate of a study in a workspace; None where there is none, or it is of another version."""
-    file = _file(workspace, study)
-    if not ID.fullmatch(study) or not file.is_file():
+    if study not in estimated(workspace):  # what a page is asked for may be no name of a file
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(_file(workspace, study).read_text(encoding="utf-8"))
     content.pop("totals", None)
     try:
         found: Estimate = TypeAdapter(Estimate).validate_python(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,15 @@ from patchlight.study.spec import Study
 from patchlight.study.surroundings import surroundings_of
 from patchlight.study.view import KindView
 from patchlight.study.walk import Walked, walk
+from patchlight.trace.sites import read_site
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from patchlight.judge.sets import TriedSet
+    from patchlight.trace.sufficient import SetEffects
+
+JOINED = " + "  # between the places of a set, in its name
 DECOYS = 0.2  # of the candidates, one at least: enough for a rate over a study or two, few enough not to tire
 
 
@@ -40,7 +45,8 @@ def queue_study(study: Study, ledger: Ledger, database: Engine, progress: Progre
     Nothing is computed: raises InputError `study-not-finished` where results are missing.
     """
     walked = walk(study, ledger, progress, command, stored_only=True)
-    candidates, decoys = evidence_of(study, walked)
+    held = [(each.checkpoint, each.model, each.kind, each.site) for each in items(database, study_id=study.spec.id)]
+    candidates, decoys = evidence_of(study, walked, held)
     return put(database, [*candidates, *decoys], by=by, decoys={each.candidate for each in decoys})
 
 
@@ -66,8 +72,13 @@ def run_wanted(
     return wider
 
 
-def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evidence]]:
+def evidence_of(
+    study: Study, walked: Walked, held: Collection[tuple[str, str, str, str]] = ()
+) -> tuple[list[Evidence], list[Evidence]]:
     """The evidence of a study's candidates, and that of decoys: places whose effect this study cannot tell from none.
+
+    `held` are the places that the queue has already (checkpoint, model, kind, site). They get their evidence among the
+    candidates whatever has become of them: more controls are asked for so that one may fall.
 
     Both have the same keys, made by the same code. `study_id`, `checkpoint`, `model` (hash of the weights), `load`
     (where they are), `domain`, `language`, `kind`, `site`, `component`, `layer`, `role`, `metric`, `unit`, `gap_floor`;
@@ -82,11 +93,16 @@ def evidence_of(study: Study, walked: Walked) -> tuple[list[Evidence], list[Evid
     decoys: list[Evidence] = []
     for checkpoint, result in zip(walked.contents.checkpoints, walked.results, strict=True):
         for kind in checkpoint.kinds:
-            if kind.verdict.candidates or kind.verdict.named_set:
+            waiting = [site for key, _, name, site in held if (key, name) == (result.checkpoint.key, kind.kind)]
+            if kind.verdict.candidates or kind.verdict.named_set or waiting:
                 maker = _Maker(study, walked, result, kind)
                 sites = [candidate.site for candidate in kind.verdict.candidates]
-                candidates += [maker.evidence(site) for site in sites] + maker.set_evidence()
-                decoys += [maker.evidence(site) for site in maker.null_sites(sites)]
+                nulls = maker.null_sites(sites) if kind.verdict.candidates or kind.verdict.named_set else []
+                known = maker.held(held)
+                places = [read_site(name) for name in known if JOINED not in name]
+                sites += [site for site in places if site not in (*sites, *nulls)]
+                candidates += [maker.evidence(site) for site in sites] + maker.set_evidence(known)
+                decoys += [maker.evidence(site) for site in nulls]
     return candidates, decoys
 
 
@@ -134,15 +150,30 @@ class _Maker:
         moved = part.recovery[:, *cell], part.damage[:, *cell]
         return self._evidence(own, self._intervals(part, cell), *moved)
 
-    def set_evidence(self) -> list[Evidence]:
-        """The evidence of the set that the verdict stands on; none where there is no such set, or it is one place."""
-        tried, sets = self.kind.verdict.named_set, self.kind.verdict.sets
-        if tried is None or sets is None or len(tried.sites) == 1:
+    def held(self, queue: Collection[tuple[str, str, str, str]]) -> list[str]:
+        """The names of the places and sets of this kind, in this model, that are in the queue."""
+        mine = tuple(self.common[name] for name in ("checkpoint", "model", "kind"))
+        return [name for *whose, name in queue if tuple(whose) == mine]
+
+    def set_evidence(self, held: Collection[str] = ()) -> list[Evidence]:
+        """The evidence of the set that the verdict stands on, and of those `held`; a set of one place is that place."""
+        named, sets = self.kind.verdict.named_set, self.kind.verdict.sets
+        named_sites = None if named is None else named.sites
+        if sets is None:
             return []
-        own = {"site": " + ".join(map(str, tried.sites)), "component": tried.sites[0].component}
+        chosen = {
+            JOINED.join(map(str, tried.sites)): (tried, effects)
+            for tried, effects in zip(sets.sets, sets.evidence.sets, strict=True)
+            if len(tried.sites) > 1
+        }
+        return [
+            self._of_set(name, *each) for name, each in chosen.items() if name in held or each[0].sites == named_sites
+        ]
+
+    def _of_set(self, name: str, tried: TriedSet, effects: SetEffects) -> Evidence:
+        own = {"site": name, "component": tried.sites[0].component, "layer": None, "role": None}
         shares = {"recovery": tried.recovery, "damage": tried.damage, "nulls": tried.nulls, "damage_nulls": {}}
-        moved = next(each for each in sets.evidence.sets if each.grown == tried.grown)
-        return [self._evidence({**own, "layer": None, "role": None}, shares, moved.denoise.joint, moved.noise.joint)]
+        return self._evidence(own, shares, effects.denoise.joint, effects.noise.joint)
 
     def _evidence(
         self, own: Mapping[str, Any], shares: Mapping[str, Any], given_back: np.ndarray, taken_away: np.ndarray
