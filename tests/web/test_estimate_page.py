@@ -57,6 +57,7 @@ def test_a_stored_estimate_is_shown_in_both_languages_and_as_json_and_csv(signed
     for words in ("123,456", "1.2–2.5 EUR", "0.0–4.0 hours", "about 4 more", "no other fact of equal length"):
         assert words in page
     assert "published protocol" in page
+    assert "<code>patchlight pack preview</code>" in page
     assert "<crows>" not in page
     japanese = browser.get("/studies/crows/estimate?lang=ja").text
     assert "カラスはどこに" in japanese

@@ -19,6 +19,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRouter
 
+from patchlight.report.build import coded
 from patchlight.report.texts import LANGUAGES, Texts, read_texts, site_words
 from patchlight.review.people import may
 from patchlight.trace.sites import read_site
@@ -131,6 +132,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["moment"] = moment
+    made.filters["coded"] = coded
     return made
 
 
