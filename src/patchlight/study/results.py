@@ -37,6 +37,10 @@ class Checkpoint:
         """The model, read at first use."""
         return self.read()
 
+    def let_go(self) -> None:
+        """Lets go of the model, which is read again at the next use."""
+        vars(self).pop("model", None)
+
 
 @dataclass(frozen=True)
 class Question:

@@ -112,8 +112,12 @@ def walk(study: Study, ledger: Ledger, progress: Progress, command: str, *, stor
     here = Walk(study, ledger, progress, stored_only)
     checkpoints = _checkpoints(here, pack)
     models = null_models(study, checkpoints)
-    results = [_checkpoint_results(here, pack, checkpoint, models) for checkpoint in checkpoints]
-    results = [with_across(study, checkpoints[0], result, here.run) for result in results]
+    results = []
+    for checkpoint in checkpoints:
+        result = _checkpoint_results(here, pack, checkpoint, models)
+        results.append(with_across(study, checkpoints[0], result, here.run))
+        if checkpoint.training is not None:  # the model before training is wanted by the others, too
+            checkpoint.let_go()
     mentions = _mentions(here, pack)
     results = [replace(result, mentions=mentions) for result in results]
     begun = next(row.begun for row in ledger.studies() if row.hash == study.spec.digest)

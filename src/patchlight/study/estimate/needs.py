@@ -30,10 +30,12 @@ TRAINED = 4  # bytes of a trained weight: always float32
 def memory_of(survey: Survey) -> Span:
     """The largest amount of memory in use, in bytes: the process, the models that are held at once, and what runs.
 
-    The low end holds one model, or trains it; the high end holds every checkpoint, two models with random weights and
-    all of `sweep.memory`, or trains with a batch of activations.
+    The low end holds one model, or trains it; the high end holds the model before training and one after it, two with
+    random weights, each with its weights packed where they are while it is swept, and all of `sweep.memory`; or it
+    trains with a batch of activations.
     """
     study, model = survey.study, survey.model
+    packed = study.spec.model.dtype == "float32" and study.spec.model.device == "cpu"
     weights = parameters(model)
     held, trained = weights * BYTES[study.spec.model.dtype], weights * TRAINED
     low = high = float(held)
@@ -43,7 +45,8 @@ def memory_of(survey: Survey) -> Span:
         low = max(low, float(ADAM * trained))
         streams = 16 * model.width * model.n_layers + 3 * model.config.vocab_size
         high = held + (ADAM + 1) * trained + 4.0 * tokens * streams
-    swept = held * (len(study.spec.training) + 1 + 2) + float(study.spec.sweep.memory)
+    models = (2 if study.spec.training else 1) + 2
+    swept = held * models * (2 if packed else 1) + float(study.spec.sweep.memory)
     return PROCESS + Span(low, max(high, swept))
 
 
