@@ -125,6 +125,26 @@ def heads_reading(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def mixed_by_heads(
+    model: Model,
+    recipient: Run,
+    layer: int,
+    q: Float[Tensor, "prompt head position head_dim"],
+    k: Float[Tensor, "prompt kv_head position head_dim"],
+    v: Float[Tensor, "prompt kv_head position head_dim"],
+) -> Float[Tensor, "prompt position head head_dim"]:
+    """What a block's attention makes of these, in a family whose attention is of its own, by that very attention."""
+    found: list[Tensor] = []
+
+    def stop(product: Callable[[Tensor], Tensor], values: Tensor) -> Any:
+        found.append(product(values).transpose(1, 2))
+        raise Enough
+
+    past = Past(lambda _, __: (k, v), model.n_kv_heads, lambda _: q, stop)
+    _run_block(model, recipient, layer, recipient.sites["resid_pre"][layer], _no_attention, past)
+    return found[0]
+
+
 @torch.inference_mode()
 def mlp_reading(
     model: Model, recipient: Run, layer: int, change: Float[Tensor, "sender pair position width"]

@@ -76,6 +76,28 @@ def _giving(past: Past) -> Callable[..., Any]:
     return lambda _, args, given: (args, {**given, ARGUMENT: past})
 
 
+def seeing(see: Callable[..., None], heads: int) -> Past:
+    """A call goes on as it would; `see` gets q, k, v `[row, head, position, head_dim]`, and what comes of them.
+
+    That is `mixed`, `[row, position, head, head_dim]`. Each, given by name, is what the call goes on with.
+    """
+
+    def keys_and_values(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        see(k=keys, v=values)
+        return keys, values
+
+    def queries(q: Tensor) -> Tensor:
+        see(q=q)
+        return q
+
+    def mixed(product: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        made = product(values).transpose(1, 2)
+        see(mixed=made)
+        return made.transpose(1, 2)
+
+    return Past(keys_and_values, heads, queries, mixed)
+
+
 def replacing(see: See, heads: int, patches: Patches, layer: int, called: Piece) -> Past:
     """What a call of a block gets so that the replacements inside its attention are made.
 
