@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import GPTJConfig, GPTJForCausalLM
 
 from patchlight import load_model
 from patchlight.errors import InputError
@@ -80,21 +80,18 @@ def test_answers_that_begin_alike_are_left_out_and_counted(asked, stored: Stored
     assert narrowings_of([("", stored(units((study, checkpoint, every))["definitional"]))]) == {}
 
 
-def test_queries_of_a_family_whose_attention_cannot_be_reached_are_refused(
-    asked, stored: Stored, tmp_path: Path
-) -> None:
+def test_a_component_that_the_model_does_not_have_is_refused(asked, stored: Stored, tmp_path: Path) -> None:
     study, checkpoint, questions = asked
     tokenizer = checkpoint.model.tokenizer
-    BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=2, n_head=2)).save_pretrained(
-        tmp_path
-    )
+    config = GPTJConfig(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, rotary_dim=4)
+    GPTJForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    study.file.write_text(study.file.read_text().replace("[mlp_out, head_out]", "[q]"))
-    bloom = Checkpoint("base", "bloom", lambda: load_model(tmp_path))
+    study.file.write_text(study.file.read_text().replace("[mlp_out, head_out]", "[resid_mid]"))
+    parallel = Checkpoint("base", "gptj", lambda: load_model(tmp_path))
     with pytest.raises(InputError) as refused:
-        stored(units((read_study(study.file), bloom, questions))["definitional"])
+        stored(units((read_study(study.file), parallel, questions))["definitional"])
     assert refused.value.code == "model-no-component"
-    assert "choose head_out or attn_out" in str(refused.value)
+    assert "choose another component" in str(refused.value)
 
 
 def test_a_unit_goes_by_its_settings_and_its_discovery_pairs(asked) -> None:

@@ -49,7 +49,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_bigcode": ("gpt_bigcode", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}),
     "gpt_neo": (
         "gpt_neo",
-        MANY | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 3},
+        MANY | {"num_layers": 2, "num_heads": 4, "window_size": 3},  # and layers of both kinds, by turns
     ),
     "codegen": ("codegen", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "rotary_dim": 4}),
     "gptj": ("gptj", SMALL | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "rotary_dim": 4}),
@@ -122,6 +122,8 @@ def build(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, layer
     """A model of a family with weights large enough that every part matters."""
     kind, settings = CONFIGS[name]
     settings = settings | {setting: layers for setting in LAYERS if setting in settings}
+    if kind == "gpt_neo":
+        settings["attention_types"] = [[(["global", "local"] * layers)[:layers], 1]]
     torch.manual_seed(seed)
     hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).to(dtype)
     for parameter in hf.parameters():

@@ -227,6 +227,8 @@ def pattern(model: Model, ids: list[int], layer: int) -> torch.Tensor:
 
     Its own attention function rounds them to float32; where the model attends with another, they are not rounded.
     """
+    if model.config.model_type == "falcon":
+        return attended_with(model, ids)[layer]
     usual, softmax = model.config._attn_implementation, torch.nn.functional.softmax
     exact = partial(softmax) if usual == "eager" else lambda scores, dim, dtype=None: softmax(scores, dim)
     model.hf.set_attn_implementation("eager")
@@ -236,6 +238,25 @@ def pattern(model: Model, ids: list[int], layer: int) -> torch.Tensor:
     finally:
         model.hf.set_attn_implementation(usual)
     return weights
+
+
+def attended_with(model: Model, ids: list[int]) -> list[torch.Tensor]:
+    """The weights `[head, query, key]` of each layer, from the queries, keys and mask that fused attention gets.
+
+    What Falcon gives out itself has ALiBi twice: in the mask, and once more.
+    """
+    fused, seen = torch.nn.functional.scaled_dot_product_attention, []
+
+    def spy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor, **rest: Any) -> torch.Tensor:
+        hidden = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask < -1e30
+        bias = 0 if attn_mask.dtype == torch.bool else attn_mask
+        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias
+        seen.append(scores.masked_fill(hidden, -torch.inf).softmax(-1)[0].detach())
+        return fused(q, k, v, attn_mask=attn_mask, **rest)
+
+    with patch.object(torch.nn.functional, "scaled_dot_product_attention", spy):
+        logit_diff(model, ids)
+    return seen
 
 
 def forced_logits(

@@ -50,7 +50,7 @@ def _rank(model: Model, site: Any, reads: bool = False) -> float:
         return 1e9
     if site.component == "embed":
         return -1
-    parallel = model.config.model_type in PARALLEL
+    parallel = model.config.model_type in PARALLEL and getattr(model.config, "parallel_attn", True)  # Falcon says
     if site.component == "mlp_out":
         return 10 * site.layer + (0 if parallel and reads else 5)
     return 10 * site.layer + (0 if reads else 2)

@@ -13,9 +13,8 @@ POSITION = {"q": 2, "k": 2, "v": 2, "pattern": 2}
 
 
 def components(model) -> list[str]:
-    inside = ["q", "pattern"] if model.family.interface else []
     between = [] if model.parallel else ["resid_mid"]
-    return ["k", "v", "head_out", "attn_out", "mlp_out", *inside, *between]
+    return ["q", "k", "v", "pattern", "head_out", "attn_out", "mlp_out", *between]
 
 
 @pytest.mark.parametrize("read", [1, 2, 4])

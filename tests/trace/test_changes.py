@@ -30,7 +30,6 @@ SHORT_CLEAN, SHORT_CORRUPTED = [7, 1, 8, 2], [7, 1, 28, 2]
 
 def components_of(model: Model) -> list[str]:
     absent = {"resid_mid"} if model.parallel else set()
-    absent |= set() if model.family.interface else {"q", "k", "v"}
     absent |= set() if model.family.mlp_proj else {"mlp_hidden"}
     # Their small configurations state a number of key heads, which these architectures do not read.
     absent |= {"k", "v"} if model.config.model_type in ("gpt_neox", "opt") else set()
@@ -47,10 +46,8 @@ def linear_tail(model: Model) -> Model:
     copied = changed(model)
     for parameter in copied.part("mlp_out", copied.n_layers - 1).parameters():
         parameter.data.zero_()
-    if model.config.model_type == "gpt2":
-        copied.hf.transformer.ln_f = torch.nn.Identity()
-    else:
-        copied.hf.model.norm = torch.nn.Identity()
+    inner, norm = copied.family.final_norm.split(".")
+    setattr(getattr(copied.hf, inner), norm, torch.nn.Identity())
     return Model(copied.hf, model.tokenizer, model.name)
 
 
@@ -153,6 +150,16 @@ def test_atp_star_goes_through_a_saturated_softmax_exactly(name, component, tiny
     plain = estimate(model, pairs, components=[component]).cells[component][0, last]
     strongest = np.unravel_index(np.abs(expected).argmax(), expected.shape)
     assert abs(plain[strongest] - expected[strongest]) > 0.5 * abs(expected[strongest])
+
+
+@pytest.mark.parametrize("component", ["q", "k"])
+@pytest.mark.parametrize("name", ["gpt_neo", "bloom", "falcon", "falcon-7b", "falcon-alibi", "mpt"])
+def test_atp_star_goes_through_attention_of_a_familys_own_exactly(name, component, tiny, projected, pair_of):
+    model = linear_tail(tiny(name))
+    found = estimate(model, [pair_of(CLEAN, CORRUPTED)], components=[component], method="atp_star")
+    expected = projected(model, CLEAN, CORRUPTED, component)[-1] - corrupted_metric(model)
+    np.testing.assert_allclose(found.cells[component][0, -1], expected, rtol=1e-9, atol=1e-9)
+    assert np.abs(expected).max() > 0.01
 
 
 def corrupted_metric(model: Model) -> float:
@@ -304,7 +311,7 @@ def test_what_cannot_be_estimated_is_refused(asked, code, tiny, pair_of):
 
 
 def test_components_that_a_model_lacks_are_refused(tiny, pair_of):
-    for name, component in (("gptj", "resid_mid"), ("bloom", "q"), ("bloom", "k"), ("mixtral", "mlp_hidden")):
+    for name, component in (("gptj", "resid_mid"), ("mixtral", "mlp_hidden")):
         with pytest.raises(InputError, match="model-no-component"):
             estimate(tiny(name), [pair_of(CLEAN, CORRUPTED)], components=[component])
 

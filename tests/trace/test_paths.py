@@ -12,12 +12,12 @@ from patchlight.trace.paths import paths
 from tests.trace.path_oracle import path_value
 
 CLEAN, CORRUPTED = [3, 14, 15, 9, 6], [3, 34, 15, 8, 6]
-FAMILIES = ("gpt2", "llama", "gemma2", "gpt_neox", "qwen3", "granite", "opt", "bloom", "mpt", "falcon-7b", "cohere")
-CACHED = ("bloom", "mpt", "falcon-7b")  # their queries cannot be reached
+FAMILIES = ("gpt2", "llama", "gemma2", "gpt_neox", "qwen3", "granite", "opt", "cohere")
+FAMILIES += ("gpt_neo", "bloom", "mpt", "falcon", "falcon-7b", "falcon-alibi")  # whose attention is of their own
 
 
 def receivers_of(name, layer):
-    heads = [f"blocks.{layer}.{part}.1" for part in ("q", "k", "v") if not (part == "q" and name in CACHED)]
+    heads = [f"blocks.{layer}.{part}.1" for part in ("q", "k", "v")]
     heads = [head.replace(".1", ".0") if name == "falcon-7b" and ".q" not in head else head for head in heads]
     return [*heads, f"blocks.{layer}.mlp_out", "logits"]
 
@@ -40,7 +40,7 @@ def test_each_path_equals_a_frozen_forward_with_plain_hooks(name, sender, tiny, 
 JOINT = [["blocks.1.q.0", "blocks.2.k.1", "blocks.2.mlp_out"], ["blocks.1.v", "blocks.2.v.1"]]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gpt_neox", "bloom"])
 def test_receivers_that_read_at_once_keep_what_they_made(name, tiny, pair_of):
     model = tiny(name, torch.float64, 0, 3)
     found = paths(model, [pair_of(CLEAN, CORRUPTED)], senders="blocks.0.mlp_out", receivers=JOINT)

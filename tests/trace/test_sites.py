@@ -21,7 +21,6 @@ from patchlight.trace.sites import POSITIONS, check_site, is_structural, n_units
 from patchlight.trace.sweep import sweep
 
 COMPONENTS_BY_POSITION = [name for name in COMPONENTS if name not in HEADED]
-INSIDE = {"q", "k", "v", "pattern"}
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "sites.md"
 
 
@@ -196,7 +195,6 @@ def test_tokens_that_a_pair_lacks_are_refused_by_name(position, capital):
         ("blocks.0.mlp_hidden.24", "llama", "trace-no-unit"),
         ("blocks.0.mlp_hidden", "mixtral", "model-no-component"),
         ("blocks.0.resid_mid", "gptj", "model-no-component"),
-        ("blocks.0.q", "bloom", "model-no-component"),
     ],
 )
 def test_sites_that_a_model_lacks_are_refused(name, family, code, tiny):
@@ -322,7 +320,7 @@ def test_a_set_is_structural_exactly_if_it_gives_the_donors_run(names, structura
 @st.composite
 def joint(draw, model, length: int) -> list[Site]:
     """A few wide sites, so that about as many sets are cuts as are not."""
-    absent = {"mlp_out", "final_norm", "logits", *([] if model.family.interface else INSIDE)}
+    absent = {"mlp_out", "final_norm", "logits"}
     absent |= {"resid_mid"} if model.parallel else set()
     component = st.sampled_from([name for name in COMPONENTS if name not in absent])
 

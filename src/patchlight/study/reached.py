@@ -120,7 +120,7 @@ def _followed(
     from patchlight.trace.paths import paths
 
     model, spec = checkpoint.model, study.spec.sweep
-    receivers = [*(("q",) if model.family.interface else ()), "k", "v", "mlp_out", "logits"]
+    receivers = ["q", "k", "v", "mlp_out", "logits"]
     follow = partial(paths, model, metric=spec.metrics[0], memory=spec.memory)
     discovery, held_out = ([question.pair for question in halves[half]] for half in ("discovery", "confirmation"))
     tried = follow(discovery, senders=senders, receivers=receivers, on_progress=workplace.on_progress)

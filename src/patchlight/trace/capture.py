@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers import DynamicCache
 from patchlight.errors import GateFailed, InputError
 from patchlight.trace.hooks import attention, hooked, observed
 from patchlight.trace.kernels import faster
-from patchlight.trace.past import watched
+from patchlight.trace.past import Past, watched
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -112,8 +113,8 @@ class _Seen:
         model = self.model
         if model.family.interface:
             stack.enter_context(attention(model, self._attend))
-        elif {"k", "v"} & set(self.components) or self.begun is not None:
-            stack.enter_context(watched(model, self._see))
+        elif {"q", "k", "v", "pattern"} & set(self.components) or self.begun is not None:
+            stack.enter_context(watched(model, self._past))
         wanted = {"resid_pre", *(name for name in HOOKED if name in self.components)}
         if "resid_mid" in self.components:
             wanted.add("attn_out")
@@ -142,11 +143,22 @@ class _Seen:
             if component in self.components:
                 self._add(component, tensor.contiguous())
         if "pattern" in self.components:
-            # Values that are a basis come out as the weights, from whichever function the model attends with.
-            basis = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*k.shape[:3], -1)
-            weights, _ = stock(module, q, k, basis, mask, **rest)
+            weights, _ = stock(module, q, k, _basis(v), mask, **rest)
             self._add("pattern", weights.transpose(1, 2))
         return stock(module, q, k, v, mask, **rest)
+
+    def _past(self, layer: int) -> Past:
+        ask, mix = ("q" in self.components, "pattern" in self.components)
+        see, heads = partial(self._see, layer), self.model.n_kv_heads
+        return Past(see, heads, self._ask if ask else None, self._mix if mix else None)
+
+    def _ask(self, queries: Tensor) -> Tensor:
+        self._add("q", queries.contiguous().clone())
+        return queries
+
+    def _mix(self, product: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        self._add("pattern", product(_basis(values)))
+        return product(values)
 
     def _see(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if self.begun is not None:
@@ -156,6 +168,11 @@ class _Seen:
             if component in self.components:
                 self._add(component, tensor.clone())
         return keys, values
+
+
+def _basis(values: Float[Tensor, "prompt head key head_dim"]) -> Float[Tensor, "prompt head key key"]:
+    """Values that come out of attention as its weights, whichever function the model attends with."""
+    return torch.eye(values.shape[2], dtype=values.dtype, device=values.device).expand(*values.shape[:3], -1)
 
 
 def _shared(one: Int[Tensor, "prompt position"], other: Int[Tensor, "prompt position"], read: int) -> int:

@@ -150,9 +150,6 @@ def _check(model: Model, components: Collection[str], direction: str, method: st
             raise InputError(f"trace-unknown-{what}", f"no {what} {value!r} in a screen", fix=fix)
     for component in components:
         check_component(component, model)
-        if component in ATTENTION and not model.family.interface:
-            what = f"no gradient reaches {component} in models of type {model.config.model_type}"
-            raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
 
 
 def _aligned(model: Model, pairs: Sequence[Pair]) -> list[Alignment]:

@@ -104,7 +104,7 @@ class Enough(Exception):
 def heads_reading(
     model: Model, recipient: Run, layer: int, stream: Float[Tensor, "row position width"]
 ) -> dict[str, Float[Tensor, "row head position head_dim"]]:
-    """Queries (where they can be reached), keys and values that a block makes of these streams."""
+    """Queries, keys and values that a block makes of these streams."""
     parts: list[dict[str, Tensor]] = []
     for some in stream.split(max(1, TOKENS_PER_CALL // stream.shape[1])):
         found: list[Tensor] = []
@@ -113,15 +113,36 @@ def heads_reading(
             found.extend(tensors)
             raise Enough
 
-        _run_block(model, recipient, layer, some, lambda _, __, q, k, v, *___, **____: stop(q, k, v), stop)
-        names = "qkv"[-len(found) :]
-        parts.append(
-            {
-                name: by_row(tensor, slice(None), len(some)) if model.family.interface else tensor
-                for name, tensor in zip(names, found, strict=True)
-            }
-        )
+        def see(keys: Tensor, values: Tensor, found: list[Tensor] = found) -> tuple[Tensor, Tensor]:
+            found.extend((keys, values))
+            return keys, values
+
+        past = Past(see, model.n_kv_heads, ask=stop)
+        _run_block(model, recipient, layer, some, lambda _, __, q, k, v, *___, **____: stop(k, v, q), past)
+        if model.family.interface:
+            found = [by_row(tensor, slice(None), len(some)) for tensor in found]
+        parts.append(dict(zip("kvq", found, strict=True)))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def mixed_by_heads(
+    model: Model,
+    recipient: Run,
+    layer: int,
+    q: Float[Tensor, "prompt head position head_dim"],
+    k: Float[Tensor, "prompt kv_head position head_dim"],
+    v: Float[Tensor, "prompt kv_head position head_dim"],
+) -> Float[Tensor, "prompt position head head_dim"]:
+    """What a block's attention makes of these, in a family whose attention is of its own, by that very attention."""
+    found: list[Tensor] = []
+
+    def stop(product: Callable[[Tensor], Tensor], values: Tensor) -> Any:
+        found.append(product(values).transpose(1, 2))
+        raise Enough
+
+    past = Past(lambda _, __: (k, v), model.n_kv_heads, lambda _: q, stop)
+    _run_block(model, recipient, layer, recipient.sites["resid_pre"][layer], _no_attention, past)
+    return found[0]
 
 
 @torch.inference_mode()
@@ -141,7 +162,8 @@ def mlp_reading(
     for stream, given in zip(before.flatten(0, 1).split(size), written.flatten(0, 1).split(size), strict=True):
         found: list[Tensor] = []
         with hooked(model, {"attn_out": partial(_hand_over, given), "mlp_out": partial(_keep_and_stop, found)}):
-            _run_block(model, recipient, layer, stream, _no_attention, lambda keys, values: (keys, values))
+            past = Past(lambda keys, values: (keys, values), model.n_kv_heads)
+            _run_block(model, recipient, layer, stream, _no_attention, past)
         parts.append(found[0].reshape(stream.shape))
     return torch.cat(parts)
 
@@ -166,9 +188,12 @@ def _run_block(
     layer: int,
     stream: Float[Tensor, "row position width"],
     attend: Callable[..., Any],
-    see: Callable[[Tensor, Tensor], Any],
+    past: Past,
 ) -> None:
-    """One call of the stock block for rows of whole prompts, until something in it has had enough."""
+    """One call of the stock block for rows of whole prompts, until something in it has had enough.
+
+    `attend` stands in for attention, `past` for the cache of families whose attention is of their own.
+    """
     recorded, rows, length = recipient.arguments[layer], len(stream), recipient.length
     with ExitStack() as stack:
         stack.enter_context(suppress(Enough))
@@ -178,7 +203,7 @@ def _run_block(
             model.layers[layer](stream.reshape(1, -1, model.width), **arguments)
         else:
             arguments = suffix_arguments(model, recorded, length, slice(0, length), rows)
-            model.layers[layer](stream, **arguments, **{ARGUMENT: Past(see, model.n_kv_heads)})
+            model.layers[layer](stream, **arguments, **{ARGUMENT: past})
 
 
 @torch.inference_mode()

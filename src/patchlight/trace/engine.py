@@ -4,8 +4,8 @@ One pass over the layers serves many rows. A row enters at its first patched lay
 patched one on; the rest of its state is the recipient's. The tokens of all rows lie end to end, without padding, and
 go through the stock Hugging Face blocks; attention gets the recipient's keys and values of the earlier positions. In
 the layer where a row enters, queries, keys and values are computed for what is new alone; in the last layer only the
-positions that are read are queries. Families whose attention cannot be reached get the recipient's keys and values
-as a cache, one start a call.
+positions that are read are queries. Families whose attention is of their own get the recipient's keys and values as a
+cache, one start a call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from patchlight.trace.capture import Run
 from patchlight.trace.held import Held, New
 from patchlight.trace.hooks import at_positions, attention, hooked
 from patchlight.trace.kernels import Projections, faster
-from patchlight.trace.past import ARGUMENT, Past, suffix_arguments
+from patchlight.trace.past import ARGUMENT, replacing, suffix_arguments
 from patchlight.trace.patches import ABSENT, Patches, hooked_components
 from patchlight.trace.pieces import KEPT, RUN, TAKEN, Piece, by_row, calls, groups
 from patchlight.trace.plan import Plan, shares
@@ -185,7 +185,8 @@ class _Pass:
     def _single_pieces(self) -> list[Piece]:
         """The rows that run one position in this layer, and enter in the next one."""
         early = (self.plan.early & (self.plan.join == self.layer)).nonzero().squeeze(1)
-        stream, kept = self.recipient.sites["resid_pre"][self.layer], KEPT if "q" in self.recipient.sites else RUN
+        stream = self.recipient.sites["resid_pre"][self.layer]
+        kept = KEPT if self.packed and "q" in self.recipient.sites else RUN
         return [
             Piece(rows, at, stream[self.rows.pair[rows], at : at + 1], TAKEN if feed else kept, leaving=True)
             for feed, alike in groups(early, self.plan.late.long())
@@ -263,7 +264,7 @@ class _Pass:
             arguments = suffix_arguments(
                 self.model, recorded, self.length, slice(piece.start, piece.stop), len(piece.rows)
             )
-            arguments[ARGUMENT] = Past(self._see, self.model.n_kv_heads)
+            arguments[ARGUMENT] = replacing(self._see, self.model.n_kv_heads, self.patches, self.layer, piece)
             stream = piece.stream
         output = self.model.layers[self.layer](stream, **arguments)
         after: Tensor = output[0] if isinstance(output, tuple) else output
@@ -365,8 +366,6 @@ class _Pass:
         (whole,) = self.whole
         keys, values = self._with_earlier(whole, *(self.fresh or (keys, values)))
         self.fresh = ()
-        self.patches.edit_heads("k", self.layer, keys, whole.rows, 0)
-        self.patches.edit_heads("v", self.layer, values, whole.rows, 0)
         return keys, values
 
     def _mixed(

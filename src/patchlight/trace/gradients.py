@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from patchlight.trace.capture import Run
+from patchlight.trace.direct import mixed_by_heads
 from patchlight.trace.hooks import attention, hooked, observed
+from patchlight.trace.past import Past, seeing, watched
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -110,12 +113,19 @@ def _tape(exchange: Exchange, components: Collection[str], point: float) -> Tape
 
         return act
 
+    def see(**seen: Tensor) -> None:
+        for component, tensor in seen.items():
+            sites.setdefault(component, []).append(tensor)
+
     def attend(stock: Any, module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **rest: Any) -> Any:
         mixed, weights = stock(module, q, k, v, mask, **rest)
-        for component, tensor in zip((*ATTENTION, "mixed"), (q, k, v, mixed), strict=True):
-            sites.setdefault(component, []).append(tensor)
+        see(q=q, k=k, v=v, mixed=mixed)
         again.append(lambda q, k, v: stock(module, q, k, v, mask, **rest)[0])
         return mixed, weights
+
+    def past(layer: int) -> Past:
+        again.append(partial(mixed_by_heads, model, exchange.recipient, layer))
+        return seeing(see, model.n_kv_heads)
 
     wanted = {"resid_pre", *(name for name in HOOKED if name in components)}
     if "resid_mid" in components:
@@ -123,6 +133,8 @@ def _tape(exchange: Exchange, components: Collection[str], point: float) -> Tape
     with ExitStack() as stack:
         if model.family.interface:
             stack.enter_context(attention(model, attend))
+        else:
+            stack.enter_context(watched(model, past))
         stack.enter_context(hooked(model, {name: keep(name) for name in sorted(wanted)}))
         stack.enter_context(observed(model.final_norm, lambda stream, _: sites["resid_pre"].append(stream)))
         output = model.hf.base_model(input_ids=ids.to(model.device), use_cache=False)

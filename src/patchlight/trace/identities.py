@@ -77,8 +77,7 @@ class _Proof:
 
     def __init__(self, model: Model, clean: Int[Tensor, "1 position"], corrupted: Int[Tensor, "1 position"]) -> None:
         self.model, self.length = model, clean.shape[1]
-        self.kinds = ["k", "v", "head_out", "attn_out", "mlp_out"]
-        self.kinds += ["q", "pattern"] if model.family.interface else []
+        self.kinds = ["q", "k", "v", "pattern", "head_out", "attn_out", "mlp_out"]
         self.kinds += [] if model.parallel else ["resid_mid"]
         self.kinds += [] if model.family.mlp_proj is None else ["mlp_hidden"]
         self.clean, self.corrupted = (capture(model, ids, self.kinds) for ids in (clean, corrupted))

@@ -20,7 +20,6 @@ from patchlight.pairs.answers import Answers, refuse_unreadable, shape
 from patchlight.records import Pair, TokenPair
 from patchlight.trace.capture import Run, capture
 from patchlight.trace.direct import held_norm, written_by_heads
-from patchlight.trace.sites import check_component
 from patchlight.trace.vectors import METRIC
 
 if TYPE_CHECKING:
@@ -113,11 +112,7 @@ def logit_lens(model: Model, pairs: Sequence[Pair | TokenPair]) -> Float[np.ndar
 def attention_patterns(
     model: Model, pairs: Sequence[Pair | TokenPair]
 ) -> Float[np.ndarray, "pair run layer head position"]:
-    """How much the last word attends to each position, head by head; NaN behind a shorter prompt.
-
-    Raises InputError for models whose attention cannot be reached.
-    """
-    check_component("pattern", model)
+    """How much the last word attends to each position, head by head; NaN behind a shorter prompt."""
     groups = _by_shape(model, pairs)
     longest = max((len(each.clean_ids) + each.parting for _, chosen in groups for each in chosen), default=0)
     found = np.full((len(pairs), 2, model.n_layers, model.n_heads, longest), np.nan)

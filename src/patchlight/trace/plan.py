@@ -78,7 +78,7 @@ class Plan:
         late = at.only(BEHIND_ATTENTION) & ("head_out" in captured) & model.family.interface
         by_stream = at.any(("resid_pre",)) & (at.stream_low == at.stream_high)
         enter = join + (known | early).long()
-        kept = {"q", "k", "v"} <= set(captured)
+        kept = {"q", "k", "v"} <= set(captured) and model.family.interface
         feed = torch.full_like(join, RUN)
         if kept:
             feed[known | early | by_stream | ~at.any(("resid_pre",))] = KEPT

@@ -81,10 +81,6 @@ def check_component(component: str, model: Model) -> None:
     if component == "resid_mid" and model.parallel:
         what = "attention and MLP of this model read the same input, so that there is no resid_mid"
         raise InputError("model-no-component", what, where=model.name, fix="choose another component")
-    if component in ("q", "pattern") and not model.family.interface:
-        kind = model.config.model_type
-        what = f"the attention of models of type {kind} cannot be reached, so that {component} cannot"
-        raise InputError("model-no-component", what, where=model.name, fix="choose head_out or attn_out")
     if component == "mlp_hidden":
         model.part("mlp_proj", 0)
 
