@@ -34,9 +34,9 @@ parity: $(VENV)/installed-dev $(PEERS_INSTALLED)  ## every cell against Transfor
 bench: $(VENV)/installed $(PEERS_INSTALLED)  ## the speed beside them (an hour by estimate; QUICK=1: a few minutes, published nowhere)
 	$(BIN)/python -m benchmarks.speed --standard $(if $(QUICK),--quick --rounds 2,--publish)
 
-validation: $(VENV)/installed-dev  ## the studies behind docs/validation (about half an hour on two cores)
+validation: $(VENV)/installed-dev  ## the studies behind docs/validation (an hour and a half on two cores, by estimate)
 	$(BIN)/patchlight run studies/capitals.yaml
-	$(BIN)/patchlight run studies/pubmed-smollm2.yaml
+	$(BIN)/patchlight run studies/epilepsy-smollm2.yaml
 
 passport: $(VENV)/installed  ## planted models judged, the passport that ships made again (half an hour on two cores)
 	$(BIN)/patchlight passport --output workspace/passport
