@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,9 @@ from patchlight.study.sets import sets_of, sets_units
 from patchlight.study.spec import Study, read_study
 from patchlight.study.split import split_unit
 from patchlight.study.sweeping import Sets
+from patchlight.study.view import comparable
 from patchlight.trace.patch import patch
-from patchlight.trace.sufficient import SetEvidence
+from patchlight.trace.sufficient import SetEvidence, SetNull
 
 Stored = Callable[[Unit], Artifact]
 Asked = tuple[Study, Checkpoint, list[Question]]
@@ -90,6 +92,25 @@ def test_every_null_is_beside_every_set(found: SetEvidence) -> None:
         assert set(each.damage_nulls) == {"random-donor", "random-init"}
         assert (each.nulls["random-init"].gaps > 0).all()
         assert np.isfinite(each.nulls["another-fact"].effects).any()
+
+
+def test_a_null_with_donors_for_too_few_facts_held_out_for_an_interval_is_not_compared_with(
+    asked: Asked, found: SetEvidence
+) -> None:
+    pairs = [question.pair for question in asked[2] if question.pair.kind == "associative"]
+    facts, held_out = [pair.fact for pair in pairs], {pair.fact for pair in pairs if pair.half == "confirmation"}
+    names = {name for each in comparable(found, facts, held_out).sets for name in each.nulls}
+    assert {"random-donor", "random-init"} <= names
+    for given, expected in ((4, False), (5, True)):
+        few = sorted(held_out)[:given]
+        effects = np.array([1.0 if pair.fact in few or pair.half == "discovery" else np.nan for pair in pairs])
+        sets = [
+            dataclasses.replace(each, nulls={**each.nulls, "permuted": SetNull(effects, found.gaps)})
+            for each in found.sets
+        ]
+        kept = comparable(dataclasses.replace(found, sets=tuple(sets)), facts, held_out)
+        assert all(("permuted" in each.nulls) == expected for each in kept.sets)
+        assert all({"random-donor", "random-init"} <= each.nulls.keys() for each in kept.sets)
 
 
 def test_what_passes_on_the_word_or_comes_back_by_wiring_is_not_chosen(found: SetEvidence) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from patchlight.judge.evidence import ComponentMap, Evidence, ModelNull
 from patchlight.judge.significance import sign_flip
-from patchlight.judge.statistics import IntervalMap, cluster_bootstrap
+from patchlight.judge.statistics import FEWEST_FOR_INTERVAL, IntervalMap, cluster_bootstrap
 from patchlight.pairs.align import ROLES, mean_by_role
 from patchlight.records import DONOR_NULLS, MODEL_NULLS, Pair
 from patchlight.report.contents import EffectMap, Example, ExampleMap
@@ -18,7 +18,7 @@ from patchlight.study.nulls import NullMap, absent, pooled
 from patchlight.study.results import Question, SweepResult
 from patchlight.study.spec import Study
 from patchlight.study.stages import seed_of
-from patchlight.trace.sufficient import SetEvidence
+from patchlight.trace.sufficient import SetEvidence, SetNull
 
 LEVEL = 0.05
 ROUNDING = 1e-3  # in the metric's unit
@@ -195,7 +195,7 @@ class KindView:
             confirmation=self.confirmation,
             facts_asked=asked,
             nulls_missing=tuple(self.nulls_absent),
-            sets=sets,
+            sets=None if sets is None else comparable(sets, self.facts, self.confirmation),
         )
 
     def component_maps(self) -> Mapping[str, ComponentMap]:
@@ -223,3 +223,17 @@ class KindView:
     def seed(self, use: str) -> int:
         """A seed of its own for each use of chance."""
         return seed_of(self.study, use, self.kind)
+
+
+def comparable(sets: SetEvidence, facts: Sequence[str], held_out: Collection[str]) -> SetEvidence:
+    """The sets beside those nulls that have an interval; with donors for too few facts held out there is none."""
+
+    def enough(null: SetNull) -> bool:
+        given = {fact for fact, effect in zip(facts, null.effects, strict=True) if np.isfinite(effect)}
+        return len(given & set(held_out)) >= FEWEST_FOR_INTERVAL
+
+    def of(nulls: Mapping[str, SetNull]) -> dict[str, SetNull]:
+        return {name: null for name, null in nulls.items() if enough(null)}
+
+    kept = (replace(each, nulls=of(each.nulls), damage_nulls=of(each.damage_nulls)) for each in sets.sets)
+    return replace(sets, sets=tuple(kept))

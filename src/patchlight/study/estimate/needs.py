@@ -30,8 +30,8 @@ TRAINED = 4  # bytes of a trained weight: always float32
 def memory_of(survey: Survey) -> Span:
     """The largest amount of memory in use, in bytes: the process, the models that are held at once, and what runs.
 
-    The low end holds one model, or trains it; the high end holds the model before training and one after it, two with
-    random weights, each with its weights packed where they are while it is swept, and all of `sweep.memory`; or it
+    The low end holds one model, or trains it; the high end holds the model before training and one after it, three with
+    random weights (that of one kind's sets may still be there when the next one's is made), each with its weights packed where they are while it is swept, and all of `sweep.memory`; or it
     trains with a batch of activations.
     """
     study, model = survey.study, survey.model
@@ -45,7 +45,7 @@ def memory_of(survey: Survey) -> Span:
         low = max(low, float(ADAM * trained))
         streams = 16 * model.width * model.n_layers + 3 * model.config.vocab_size
         high = held + (ADAM + 1) * trained + 4.0 * tokens * streams
-    models = (2 if study.spec.training else 1) + 2
+    models = (2 if study.spec.training else 1) + 3
     swept = held * models * (2 if packed else 1) + float(study.spec.sweep.memory)
     return PROCESS + Span(low, max(high, swept))
 
