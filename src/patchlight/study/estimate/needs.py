@@ -31,8 +31,8 @@ def memory_of(survey: Survey) -> Span:
     """The largest amount of memory in use, in bytes: the process, the models that are held at once, and what runs.
 
     The low end holds one model, or trains it; the high end holds the model before training and one after it, three with
-    random weights (that of one kind's sets may still be there when the next one's is made), each with its weights packed where they are while it is swept, and all of `sweep.memory`; or it
-    trains with a batch of activations.
+    random weights (that of one kind's sets may still be there when the next one's is made), each with its weights
+    packed where they are while it is swept, and all of `sweep.memory`; or it trains with a batch of activations.
     """
     study, model = survey.study, survey.model
     packed = study.spec.model.dtype == "float32" and study.spec.model.device == "cpu"
